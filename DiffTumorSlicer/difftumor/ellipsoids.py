@@ -1,0 +1,95 @@
+"""Ellipsoids in patient space: the one function behind panel, command line and ROI handles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from difftumor.grids import Grid
+
+Box = tuple[slice, slice, slice]
+
+
+def rotation_matrix(rotation_deg: tuple[float, float, float]) -> np.ndarray:
+    """Turn angles about R, then A, then S (extrinsic) into M = Rz Ry Rx.
+
+    Args:
+        rotation_deg: degrees about the patient's right, anterior and superior axes.
+
+    Returns: (3, 3) float64; column k is the direction of the ellipsoid's own axis k in RAS.
+    """
+    (sin_x, sin_y, sin_z) = np.sin(np.deg2rad(rotation_deg))
+    (cos_x, cos_y, cos_z) = np.cos(np.deg2rad(rotation_deg))
+    about_r = np.array([[1, 0, 0], [0, cos_x, -sin_x], [0, sin_x, cos_x]])
+    about_a = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
+    about_s = np.array([[cos_z, -sin_z, 0], [sin_z, cos_z, 0], [0, 0, 1]])
+    return about_s @ about_a @ about_r
+
+
+def half_extent_mm(
+    radii_mm: tuple[float, float, float], rotation_deg: tuple[float, float, float] = (0, 0, 0)
+) -> np.ndarray:
+    """Half side lengths (3,) in mm of the RAS-aligned box around an ellipsoid."""
+    return np.linalg.norm(rotation_matrix(rotation_deg) * np.asarray(radii_mm, float), axis=1)
+
+
+def ellipsoid_box(
+    grid: Grid,
+    center_ras: tuple[float, float, float],
+    radii_mm: tuple[float, float, float],
+    rotation_deg: tuple[float, float, float] = (0, 0, 0),
+    margin_mm: float = 0.0,
+) -> Box:
+    """Smallest index box of `grid` that holds every voxel centre of the (grown) ellipsoid.
+
+    Args:
+        margin_mm: how far the radii are grown first, >= 0.
+
+    Returns: three slices, clipped to the grid; a slice is empty where the ellipsoid lies outside.
+    """
+    to_index = np.linalg.inv(grid.affine)
+    axes = rotation_matrix(rotation_deg) * (np.asarray(radii_mm, float) + margin_mm)
+    center = to_index[:3, :3] @ np.asarray(center_ras, float) + to_index[:3, 3]
+    # The extent of an ellipsoid along an index axis is the norm of the mapped half axes' row.
+    half = np.linalg.norm(to_index[:3, :3] @ axes, axis=1)
+    first = np.ceil(center - half - 1e-9).astype(np.int64)
+    stop = np.floor(center + half + 1e-9).astype(np.int64) + 1
+    first = np.clip(first, 0, grid.shape)
+    stop = np.maximum(np.clip(stop, 0, grid.shape), first)
+    return tuple(slice(int(a), int(b)) for a, b in zip(first, stop, strict=True))  # type: ignore[return-value]
+
+
+def ellipsoid_mask(
+    grid: Grid,
+    center_ras: tuple[float, float, float],
+    radii_mm: tuple[float, float, float],
+    rotation_deg: tuple[float, float, float] = (0, 0, 0),
+) -> np.ndarray:
+    """Voxel centres of `grid` inside an ellipsoid: |diag(1/r) M^T (p - c)| <= 1.
+
+    Args:
+        grid: any orientation, spacing and handedness.
+        center_ras: centre in RAS mm.
+        radii_mm: half axes in mm along the ellipsoid's own axes, > 0.
+        rotation_deg: see `rotation_matrix`.
+
+    Returns: bool array of `grid.shape`.
+    Raises: ValueError: if a radius is not positive or a number is not finite.
+    """
+    radii = np.asarray(radii_mm, float)
+    if not (np.isfinite(radii).all() and (radii > 0).all()):
+        raise ValueError(f"radii_mm must be three positive lengths in mm, got {tuple(radii_mm)}")
+    if not (np.isfinite(center_ras).all() and np.isfinite(rotation_deg).all()):
+        raise ValueError("center_ras and rotation_deg must be finite numbers")
+    mask = np.zeros(grid.shape, bool)
+    box = ellipsoid_box(grid, center_ras, radii_mm, rotation_deg)
+    # One affine map takes voxel indices to the unit ball, so only the box is ever computed.
+    to_ball = rotation_matrix(rotation_deg).T / radii[:, None]
+    linear = to_ball @ grid.affine[:3, :3]
+    offset = to_ball @ (grid.affine[:3, 3] - np.asarray(center_ras, float))
+    i, j, k = np.ogrid[box]
+    distance = sum(
+        (row[0] * i + row[1] * j + row[2] * k + start) ** 2
+        for row, start in zip(linear, offset, strict=True)
+    )
+    mask[box] = distance <= 1.0
+    return mask

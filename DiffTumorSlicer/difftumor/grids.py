@@ -1,0 +1,383 @@
+"""Voxel grids: a shape and an affine, and how values move from one grid to another.
+
+A grid says where the centres of an (I, J, K) array lie in the patient: its affine carries voxel indices to RAS
+millimetres. Integer indices are voxel centres, so the field of a grid reaches half a voxel beyond its first and last
+centre:
+
+    index       -0.5    0     1     2    ...   n-1   n-0.5
+                  |-----x-----|-----x-----| ... --x-----|
+                edge  centre                          edge
+
+Any invertible affine is a grid: left-handed, oblique, anisotropic, or sheared by a tilted gantry. Nothing here knows
+files, HU or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+Box = tuple[slice, slice, slice]
+
+MIN_SPACING_MM = 0.01
+MAX_SPACING_MM = 100.0
+# |det| over the product of the spacings: 1 for right angles, 0.87 for a gantry tilted by 30 degrees, 0 for a plane.
+MIN_SKEWNESS = 0.01
+# Coordinates nearer than this to a whole number (in voxels) are that number: rounding of the inverse affine is about
+# 1e-10, and a voxel that maps onto a voxel must get exactly its value.
+SNAP = 1e-5
+
+
+class GridError(ValueError):
+    """A shape or an affine that describes no volume in space."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of an array lie.
+
+    Args:
+        shape: number of voxels along I, J, K; three positive integers.
+        affine: float64 (4, 4), voxel indices (i, j, k, 1) to RAS millimetres; stored read-only.
+
+    Raises:
+        GridError: if the shape is not three positive integers, or the affine is not finite, not invertible, or has a
+            voxel size outside [0.01, 100] mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _check_shape(self.shape))
+        object.__setattr__(self, "affine", _check_affine(self.affine))
+
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        """Distance in mm between neighbouring centres along I, J, K: the column norms of the affine, (3,)."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel in mm3: the absolute determinant, which also holds for a sheared grid."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def is_left_handed(self) -> bool:
+        """Whether I, J, K form a left-handed system in RAS."""
+        return bool(np.linalg.det(self.affine[:3, :3]) < 0)
+
+    @property
+    def center_ras(self) -> NDArray[np.float64]:
+        """Centre of the field in RAS mm, (3,); between two voxels along an axis with an even count."""
+        return self.to_ras((np.asarray(self.shape) - 1) / 2)
+
+    @property
+    def bounds_ras(self) -> NDArray[np.float64]:
+        """Smallest and largest RAS coordinate of the field (to the voxel edges), in mm, (2, 3)."""
+        corners = self.to_ras(_corners([-0.5] * 3, np.asarray(self.shape) - 0.5))
+        return np.stack([corners.min(axis=0), corners.max(axis=0)])
+
+    def to_ras(self, ijk: ArrayLike) -> NDArray[np.float64]:
+        """Carry voxel coordinates (..., 3), fractions allowed, to RAS mm (..., 3)."""
+        return _apply(self.affine, ijk)
+
+    def to_ijk(self, ras: ArrayLike) -> NDArray[np.float64]:
+        """Carry RAS mm (..., 3) to fractional voxel coordinates (..., 3)."""
+        return _apply(np.linalg.inv(self.affine), ras)
+
+    def contains(self, ras: ArrayLike) -> NDArray[np.bool_]:
+        """Tell which RAS points (..., 3) lie in the field, voxel edges included; bool (...)."""
+        ijk = self.to_ijk(ras)
+        inside = (ijk >= -0.5 - SNAP) & (ijk <= np.asarray(self.shape) - 0.5 + SNAP)
+        return np.asarray(inside.all(axis=-1))
+
+    def centers(self, box: Box | None = None) -> NDArray[np.float64]:
+        """Return the RAS mm of all voxel centres, or of those in `box`, as (i, j, k, 3)."""
+        spans = [np.arange(n)[part] for n, part in zip(self.shape, box or _full(3), strict=True)]
+        i, j, k = (self.affine[:3, d] * span[:, None] for d, span in enumerate(spans))
+        return i[:, None, None] + j[None, :, None] + k[None, None, :] + self.affine[:3, 3]
+
+    def cropped(self, box: Box) -> Grid:
+        """Return the grid of `array[box]` (steps of 1); the voxels keep their places.
+
+        Raises:
+            GridError: if the box holds no voxel or has a step other than 1.
+        """
+        spans = [part.indices(n) for n, part in zip(self.shape, box, strict=True)]
+        if any(step != 1 for _, _, step in spans):
+            raise GridError(f"A box of a grid has slices with step 1, not {box}.")
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_ras([start for start, _, _ in spans])
+        return Grid(tuple(stop - start for start, stop, _ in spans), affine)
+
+    def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
+        """Tell whether both grids have one shape and no voxel centre differs by more than `tolerance_mm`."""
+        if self.shape != other.shape:
+            return False
+        corners = _corners(
+            [0] * 3, np.asarray(self.shape) - 1
+        )  # differences are affine: largest at a corner
+        apart = np.linalg.norm(self.to_ras(corners) - other.to_ras(corners), axis=-1)
+        return bool(apart.max() <= tolerance_mm)
+
+    def __repr__(self) -> str:
+        size = " x ".join(str(n) for n in self.shape)
+        spacing = " x ".join(f"{mm:.4g}" for mm in self.spacing)
+        return f"Grid({size} voxels of {spacing} mm)"
+
+
+def crop_grid(
+    center_ras: ArrayLike,
+    shape: Sequence[int] = (96, 96, 96),
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Grid:
+    """Build a grid with axes along +R, +A, +S around a point.
+
+    Args:
+        center_ras: (3,) RAS mm of the centre of the field, index (n - 1) / 2: between two voxels where n is even.
+        shape: voxels along R, A, S.
+        spacing_mm: voxel size along R, A, S in mm.
+    Returns: the grid.
+    Raises: GridError: if the centre is not three finite numbers, or shape or spacing are out of range.
+    """
+    center = np.asarray(center_ras, dtype=np.float64)
+    if center.shape != (3,) or not np.isfinite(center).all():
+        raise GridError(
+            f"The centre of a crop is three finite RAS coordinates in mm, not {center_ras}."
+        )
+    affine = np.diag([*map(float, spacing_mm), 1.0])
+    affine[:3, 3] = center - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    return Grid(tuple(shape), affine)
+
+
+def covering_box(source: Grid, target: Grid, margin: int = 0) -> Box:
+    """Find the voxels of `target` whose centres can lie inside the field of `source`.
+
+    The box bounds the field in index space, so for grids turned against each other its corners lie outside the field.
+
+    Args:
+        source: grid whose field (to the voxel edges) is to be covered.
+        target: grid that is searched.
+        margin: voxels of `target` added on every side before the box is clipped.
+    Returns: slices into an array on `target`, clipped to it; empty (start == stop) where nothing overlaps.
+    """
+    field = source.to_ras(_corners([-0.5] * 3, np.asarray(source.shape) - 0.5))
+    return _clipped_box(target.to_ijk(field), target.shape, margin)
+
+
+def resample(
+    array: NDArray[np.generic], source: Grid, target: Grid, *, order: int, fill: float = 0
+) -> NDArray[np.generic]:
+    """Carry values from one grid to another.
+
+    Linear interpolation is not low-passed first: coarser targets alias exactly as in the published pipelines. Within
+    half a voxel outside the first and last centre the edge value continues; beyond, `fill`. Only the box of `array`
+    that `target` needs is read, so a crop out of a huge int16 volume costs the crop.
+
+    Args:
+        array: (I, J, K) on `source`, any real type or bool.
+        source: grid of `array`.
+        target: grid of the result; crop it first (`covering_box`, `Grid.cropped`) when it is large and the source small.
+        order: 1 for linear (images), 0 for nearest (labels).
+        fill: value outside the field of `source`.
+    Returns: array of `target.shape`: float32 for order 1, the type of `array` for order 0.
+    Raises: ValueError: if the shape of `array` is not that of `source`, or `order` is not 0 or 1.
+    """
+    if array.shape != source.shape:
+        raise ValueError(f"The array has shape {array.shape}, but its grid has {source.shape}.")
+    if order not in (0, 1):
+        raise ValueError(f"order is 0 (nearest) or 1 (linear), not {order}.")
+    result = np.full(target.shape, fill, dtype=np.float32 if order else array.dtype)
+    target_box = covering_box(source, target)
+    if _is_empty(target_box):
+        return result
+
+    matrix = np.linalg.inv(source.affine) @ target.cropped(target_box).affine
+    shape = result[target_box].shape
+    needed = _apply(matrix, _corners([0] * 3, np.asarray(shape) - 1))
+    source_box = _clipped_box(needed, source.shape, margin=1)
+    if _is_empty(
+        source_box
+    ):  # a turned grid can pass by the source although the boxes of the two overlap
+        return result
+    values = array[source_box]
+    matrix[:3, 3] -= [part.start for part in source_box]
+    low = -0.5 - np.asarray([part.start for part in source_box])
+    high = low + np.asarray(source.shape)
+
+    axes = _matching_axes(matrix[:3, :3])
+    if axes is None:
+        result[target_box] = _resample_turned(values, matrix, shape, low, high, order, fill)
+    else:
+        result[target_box] = _resample_aligned(values, matrix, shape, axes, low, high, order, fill)
+    return result
+
+
+def _resample_aligned(
+    values: NDArray[np.generic],
+    matrix: NDArray[np.float64],
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    order: int,
+    fill: float,
+) -> NDArray[np.generic]:
+    """Interpolate axis by axis; target axis `axes[d]` runs along axis d of `values`."""
+    outside: list[tuple[int, NDArray[np.bool_]]] = []
+    steps = []
+    for d, axis in enumerate(axes):
+        at = _snapped(matrix[d, axis] * np.arange(shape[axis]) + matrix[d, 3])
+        outside.append((axis, (at < low[d] - SNAP) | (at > high[d] + SNAP)))
+        steps.append((shape[axis] / values.shape[d], d, np.clip(at, 0, values.shape[d] - 1)))
+    if order:
+        values = values.astype(np.float32)
+    for _, d, at in sorted(
+        steps, key=lambda step: step[0]
+    ):  # the axis that shrinks most comes first
+        values = _lerp(values, at, d) if order else values.take(np.floor(at + 0.5).astype(int), d)
+    values = values.transpose(np.argsort(axes))
+    if any(beyond.any() for _, beyond in outside):
+        values = values.copy()
+        for axis, beyond in outside:
+            values[_full(axis) + (beyond,)] = fill
+    return values
+
+
+def _lerp(values: NDArray[np.float32], at: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+    """Interpolate float32 values linearly along one axis at the coordinates `at`, which lie inside."""
+    below = np.floor(at).astype(int)
+    weight = (at - below).astype(np.float32)
+    if not weight.any():
+        return values.take(below, axis)
+    weight = weight.reshape([-1 if d == axis else 1 for d in range(3)])
+    first = values.take(below, axis)
+    step = values.take(np.minimum(below + 1, values.shape[axis] - 1), axis)
+    step -= first
+    step *= weight
+    first += step
+    return first
+
+
+def _resample_turned(
+    values: NDArray[np.generic],
+    matrix: NDArray[np.float64],
+    shape: tuple[int, ...],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    order: int,
+    fill: float,
+) -> NDArray[np.generic]:
+    """Interpolate through a general affine, target indices to indices of `values`."""
+    dtype = np.dtype(np.float32) if order else values.dtype
+    # SciPy has no bool and no float16: both pass exactly through uint8 and float32.
+    carried = {"b": np.uint8, "e": np.float32}.get(dtype.char if dtype.char == "e" else dtype.kind)
+    values = values.astype(np.float32) if order else values.astype(carried or dtype, copy=False)
+    result = ndimage.affine_transform(
+        values, matrix[:3, :3], matrix[:3, 3], shape, values.dtype, order, mode="nearest"
+    )
+    corners = _apply(matrix, _corners([0] * 3, np.asarray(shape) - 1))
+    if (
+        (corners < low) | (corners > high)
+    ).any():  # otherwise every voxel lies inside: the field is convex
+        i, j = np.ogrid[: shape[0], : shape[1]]
+        for k in range(shape[2]):  # one plane at a time keeps the coordinates small
+            beyond = np.zeros(shape[:2], dtype=bool)
+            for d in range(3):
+                at = matrix[d, 0] * i + matrix[d, 1] * j + (matrix[d, 2] * k + matrix[d, 3])
+                beyond |= (at < low[d] - SNAP) | (at > high[d] + SNAP)
+            result[:, :, k][beyond] = fill
+    return result.astype(dtype, copy=False)
+
+
+def _matching_axes(linear: NDArray[np.float64]) -> tuple[int, ...] | None:
+    """Return for each row the one column that matters, or None if the axes of the two grids are turned."""
+    size = np.abs(linear)
+    axes = tuple(int(axis) for axis in size.argmax(axis=1))
+    rest = size.copy()
+    rest[range(3), axes] = 0
+    # 1e-7 of a voxel per voxel is 1e-4 voxels over a thousand: no value changes by a visible amount.
+    if len(set(axes)) < 3 or (rest > 1e-7 * size.max()).any():
+        return None
+    return axes
+
+
+def _clipped_box(points: NDArray[np.float64], shape: Sequence[int], margin: int) -> Box:
+    """Bound index-space points (n, 3) by a box of whole voxels with a margin, clipped to `shape`."""
+    start = np.ceil(points.min(axis=0) - SNAP).astype(int) - margin
+    stop = np.floor(points.max(axis=0) + SNAP).astype(int) + 1 + margin
+    start, stop = (np.clip(edge, 0, shape) for edge in (start, stop))
+    first, second, third = (slice(int(a), int(max(a, b))) for a, b in zip(start, stop, strict=True))
+    return first, second, third
+
+
+def _is_empty(box: Box) -> bool:
+    """Tell whether a clipped box holds no voxel."""
+    return any(part.start >= part.stop for part in box)
+
+
+def _full(count: int) -> tuple[slice, ...]:
+    """Return `count` whole slices."""
+    return (slice(None),) * count
+
+
+def _snapped(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace coordinates that are whole numbers but for rounding by the whole number."""
+    whole = np.round(at)
+    return np.where(np.abs(at - whole) < SNAP, whole, at)
+
+
+def _corners(low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
+    """Return the eight corners of an index-space box, (8, 3)."""
+    pairs = np.stack([np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)])
+    return np.stack(np.meshgrid(*pairs.T, indexing="ij"), axis=-1).reshape(8, 3)
+
+
+def _apply(affine: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:
+    """Apply a (4, 4) affine to points (..., 3)."""
+    return np.asarray(points, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
+
+
+def _check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return three positive integers as Python ints, or raise GridError."""
+    counts = tuple(np.asarray(shape, dtype=object).ravel())
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in counts)
+    if len(counts) != 3 or not whole or min(counts, default=0) < 1:
+        raise GridError(
+            f"A volume has three axes with at least one voxel each, but this one has shape {tuple(shape)}. "
+            "Give a single 3-D image."
+        )
+    i, j, k = (int(n) for n in counts)
+    return i, j, k
+
+
+def _check_affine(affine: ArrayLike) -> NDArray[np.float64]:
+    """Return a read-only float64 (4, 4) copy of an invertible affine in mm, or raise GridError."""
+    matrix = np.array(affine, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.array_equal(matrix[3], [0, 0, 0, 1]):
+        raise GridError(f"An affine is a 4 x 4 matrix whose last row is 0 0 0 1, not\n{matrix}")
+    if not np.isfinite(matrix).all():
+        raise GridError(
+            "The geometry of the image contains values that are not finite, so its place in the patient is unknown. "
+            f"Export it again from its source. The affine was\n{matrix}"
+        )
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    sizes = " x ".join(f"{mm:.4g}" for mm in spacing)
+    if spacing.min() < MIN_SPACING_MM or spacing.max() > MAX_SPACING_MM:
+        raise GridError(
+            f"The voxel size of {sizes} mm lies outside {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm. The file may "
+            "give its lengths in another unit (meter, micron) or lack a spacing: correct the spacing in its header."
+        )
+    skewness = abs(np.linalg.det(matrix[:3, :3] / spacing))
+    if skewness < MIN_SKEWNESS:
+        raise GridError(
+            "The three axes of the image lie in one plane (the affine cannot be inverted), so no voxel has a place of "
+            f"its own. Correct the directions in its header. The affine was\n{matrix}"
+        )
+    matrix.setflags(write=False)
+    return matrix

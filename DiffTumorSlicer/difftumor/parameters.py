@@ -1,0 +1,141 @@
+"""What can be asked of the engine: one frozen dataclass per task, its ranges and defaults.
+
+Panels, the command line and the worker read defaults, limits, units and help texts from these fields
+and from nowhere else. Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+Vector = tuple[float, float, float]
+Organ = Literal["liver", "pancreas", "kidney"]
+TumorSize = Literal["tiny", "small", "medium", "large"]
+Blend = Literal["feather", "paper"]
+Grain = Literal["auto", "scan", "model"]
+Precision = Literal["float32", "bfloat16"]
+P = TypeVar("P")
+
+MODELLED = "modelled"  # model id of the modelling-based baseline, which needs no weights
+# TotalSegmentator v2 numbers, in which organ maps are read and written.
+ORGAN_LABELS: dict[str, tuple[int, ...]] = {"liver": (5,), "pancreas": (7,), "kidney": (2, 3)}
+
+
+def _number(default: Any, low: float, high: float, unit: str, text: str) -> Any:
+    return field(default=default, metadata={"min": low, "max": high, "unit": unit, "help": text})
+
+
+def _said(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """An ellipsoid in patient space.
+
+    `rotation_deg` is extrinsic about R, then A, then S; the radii lie along the rotated axes.
+    """
+
+    center_ras: Vector
+    radii_mm: Vector = _number((10.0, 10.0, 10.0), 0.5, 200.0, "mm", "Half axes of the ellipsoid.")
+    rotation_deg: Vector = _number(
+        (0.0, 0.0, 0.0), -360.0, 360.0, "degrees", "Turns about R, then A, then S."
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("center_ras", "radii_mm", "rotation_deg"):
+            value = tuple(float(v) for v in getattr(self, name))
+            if len(value) != 3 or not all(math.isfinite(v) for v in value):
+                raise ValueError(f"{name} must be three finite numbers, got {value}")
+            object.__setattr__(self, name, value)
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class SynthesisParameters:
+    """One request for synthetic tumors: either an ellipsoid or random shapes in an organ."""
+
+    model: str = _said(MODELLED, "Model id, model folder or published file; 'modelled' needs none.")
+    ellipsoid: Ellipsoid | None = _said(None, "Where the tumor shall be.")
+    size: TumorSize | None = _said(None, "Draw random shapes of this size in the organ instead.")
+    count: int | None = _number(
+        None, 1, 20, "", "Number of random tumors; default: drawn (1 to 3)."
+    )
+    organ: Organ = _said("liver", "Anatomy at the place: decides placement and the paper's blend.")
+    clip_to_organ: bool = _said(True, "Cut the tumor at the organ's border (needs an organ mask).")
+    steps: int = _number(50, 1, 200, "steps", "DDIM steps of T = 200 models; T = 4 models take 4.")
+    seed: int = _number(0, 0, 2**63 - 1, "", "The same seed gives the same tumor.")
+    feather_mm: float = _number(
+        1.5,
+        0.0,
+        4.0,
+        "mm",
+        "Width (sigma) of the soft rim between tumor and scan; 0 is a hard edge.",
+    )
+    blend: Blend = _said(
+        "feather", "'feather' leaves all outside the rim as it is; 'paper' as published, per organ."
+    )
+    grain: Grain = _said(
+        "auto", "'scan' keeps the scan's noise in the tumor, 'model' takes what the model paints."
+    )
+    precision: Precision = _said("float32", "'bfloat16' decodes faster, within about 2 HU.")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ellipsoid, Mapping):
+            object.__setattr__(self, "ellipsoid", from_dict(Ellipsoid, self.ellipsoid))
+        if (self.ellipsoid is None) == (self.size is None):
+            raise ValueError(
+                "give either an ellipsoid (centre and radii) or a random size, not "
+                + ("both" if self.size else "neither")
+            )
+        check_ranges(self)
+
+
+def check_ranges(parameters: Any) -> None:
+    """Compare every field with its own `min`, `max` or choices.
+
+    Raises: ValueError: with name, value and what is allowed.
+    """
+    hints = get_type_hints(type(parameters))
+    for item in fields(parameters):
+        value = getattr(parameters, item.name)
+        if value is None:
+            continue
+        choices = [c for part in (hints[item.name], *get_args(hints[item.name]))
+                   for c in get_args(part) if isinstance(c, str)]  # fmt: skip
+        if choices and value not in choices:
+            raise ValueError(f"{item.name} must be one of {', '.join(choices)}; got {value!r}")
+        if "min" not in item.metadata:
+            continue
+        low, high, unit = (item.metadata[key] for key in ("min", "max", "unit"))
+        for number in value if isinstance(value, tuple) else (value,):
+            whole = hints[item.name] in (int, int | None)
+            if isinstance(number, bool) or not isinstance(number, int if whole else (int, float)):
+                kind = "a whole number" if whole else "a number"
+                raise ValueError(f"{item.name} must be {kind}, got {number!r}")
+            if not low <= number <= high:
+                raise ValueError(
+                    f"{item.name} must be {low:g} to {high:g} {unit}".rstrip() + f", got {number:g}"
+                )
+
+
+def to_dict(parameters: Any) -> dict[str, Any]:
+    """JSON-ready dictionary of a parameter pack."""
+    return asdict(parameters)
+
+
+def from_dict(kind: type[P], values: Mapping[str, Any]) -> P:
+    """Parameter pack from a dictionary that came over the wire or from a side-car.
+
+    Raises: ValueError: unknown or missing names, values out of range.
+    """
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"{kind.__name__} does not know {', '.join(unknown)}")
+    needed = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(needed - set(values)):
+        raise ValueError(f"{kind.__name__} needs {', '.join(missing)}")
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

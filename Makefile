@@ -1,0 +1,52 @@
+# `make demo` and `make test` set up all they need: a virtual environment with pinned packages and,
+# on Debian/Ubuntu as root, missing system packages (DIFFTUMOR_APT=0 forbids that).
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+BASE_PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p && break; done)
+export OMP_WAIT_POLICY := PASSIVE
+OUT ?= demo-output
+
+.PHONY: help setup demo test lint evaluate soak benchmark clean
+
+help:
+	@echo "make demo [CT=scan.nii.gz]  synthesize tumors in a phantom (and in your CT): pictures and NIfTI files"
+	@echo "make test                   the whole suite, with the list of what was skipped and why"
+	@echo "make evaluate               figures of the demonstration models on unseen phantoms"
+	@echo "make soak                   long fault campaigns"
+	@echo "make benchmark              time and memory tables"
+
+$(READY): pyproject.toml constraints.txt Makefile .ci/system-packages
+	@BASE_PYTHON="$(BASE_PYTHON)" bash .ci/system-packages
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed, found: $$($(BASE_PYTHON) --version). Install one and run make BASE_PYTHON=/path/to/python3.12"; exit 1; }
+	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install -q --upgrade pip
+	$(PYTHON) -m pip install -q -c constraints.txt torch
+	$(PYTHON) -m pip install -q -c constraints.txt -e '.[training,test]'
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	$(PYTHON) -m difftumor demo --out $(OUT) --overwrite $(if $(CT),--ct "$(CT)")
+
+lint: $(READY)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+test: lint
+	$(PYTHON) -m pytest
+
+evaluate: $(READY)
+	$(PYTHON) Testing/evaluate/evaluate_demo_models.py
+
+soak: $(READY)
+	$(PYTHON) -m pytest -m soak
+
+benchmark: $(READY)
+	for program in Testing/benchmarks/benchmark_*.py; do $(PYTHON) $$program || exit 1; done
+
+clean:
+	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,47 @@
+"""Shared fixtures: where the development data lie, and a loud list of what was skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_folder() -> Path:
+    """`../shared` of the checkout, or what DIFFTUMOR_SHARED names."""
+    return Path(os.environ.get("DIFFTUMOR_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"development data not found at {folder} (set DIFFTUMOR_SHARED)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_user_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Tests never read or write the models of the person who runs them."""
+    monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep soak campaigns and model evaluations out of `make test` unless they are asked for."""
+    chosen = config.getoption("-m") or ""
+    for item in items:
+        for marker in ("soak", "evaluate"):
+            if item.get_closest_marker(marker) and marker not in chosen:
+                item.add_marker(pytest.mark.skip(reason=f"run by `make {marker}`"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once, plainly, how much was not run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} tests did not run; the reasons are listed above (SKIPPED lines)."
+        )
