@@ -1,12 +1,12 @@
 """Voxel grids: a shape and an affine, and how values move from one grid to another.
 
-A grid says where the centres of an (I, J, K) array lie in the patient: its affine carries voxel indices to RAS
-millimetres. Integer indices are voxel centres, so the field of a grid reaches half a voxel beyond its first and last
-centre:
+A grid says where the centers of an (I, J, K) array lie in the patient: its affine carries voxel indices to RAS
+millimeters. Integer indices are voxel centers, so the field of a grid reaches half a voxel beyond its first and last
+center:
 
     index       -0.5    0     1     2    ...   n-1   n-0.5
                   |-----x-----|-----x-----| ... --x-----|
-                edge  centre                          edge
+                edge  center                          edge
 
 Any invertible affine is a grid: left-handed, oblique, anisotropic, or sheared by a tilted gantry. Nothing here knows
 files, HU or models.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,9 +26,11 @@ Box = tuple[slice, slice, slice]
 
 MIN_SPACING_MM = 0.01
 MAX_SPACING_MM = 100.0
-# |det| over the product of the spacings: 1 for right angles, 0.87 for a gantry tilted by 30 degrees, 0 for a plane.
+# |det| over the product of the spacings: 1 for right angles, 0.87 for a gantry tilted by 30
+# degrees, 0 for a plane.
 MIN_SKEWNESS = 0.01
-# Coordinates nearer than this to a whole number (in voxels) are that number: rounding of the inverse affine is about
+# Coordinates nearer than this to a whole number (in voxels) are that number: rounding of the
+# inverse affine is about
 # 1e-10, and a voxel that maps onto a voxel must get exactly its value.
 SNAP = 1e-5
 
@@ -42,7 +45,7 @@ class Grid:
 
     Args:
         shape: number of voxels along I, J, K; three positive integers.
-        affine: float64 (4, 4), voxel indices (i, j, k, 1) to RAS millimetres; stored read-only.
+        affine: float64 (4, 4), voxel indices (i, j, k, 1) to RAS millimeters; stored read-only.
 
     Raises:
         GridError: if the shape is not three positive integers, or the affine is not finite, not invertible, or has a
@@ -58,8 +61,8 @@ class Grid:
 
     @property
     def spacing(self) -> NDArray[np.float64]:
-        """Distance in mm between neighbouring centres along I, J, K: the column norms of the affine, (3,)."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        """Distance in mm between neighboring centers along I, J, K: the column norms of the affine, (3,)."""
+        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0), dtype=np.float64)
 
     @property
     def voxel_volume_mm3(self) -> float:
@@ -73,7 +76,7 @@ class Grid:
 
     @property
     def center_ras(self) -> NDArray[np.float64]:
-        """Centre of the field in RAS mm, (3,); between two voxels along an axis with an even count."""
+        """Center of the field in RAS mm, (3,); between two voxels along an axis with an even count."""
         return self.to_ras((np.asarray(self.shape) - 1) / 2)
 
     @property
@@ -97,8 +100,11 @@ class Grid:
         return np.asarray(inside.all(axis=-1))
 
     def centers(self, box: Box | None = None) -> NDArray[np.float64]:
-        """Return the RAS mm of all voxel centres, or of those in `box`, as (i, j, k, 3)."""
-        spans = [np.arange(n)[part] for n, part in zip(self.shape, box or _full(3), strict=True)]
+        """Return the RAS mm of all voxel centers, or of those in `box`, as (i, j, k, 3)."""
+        spans = [
+            np.arange(n)[part]
+            for n, part in zip(self.shape, box or (slice(None),) * 3, strict=True)
+        ]
         i, j, k = (self.affine[:3, d] * span[:, None] for d, span in enumerate(spans))
         return i[:, None, None] + j[None, :, None] + k[None, None, :] + self.affine[:3, 3]
 
@@ -113,10 +119,11 @@ class Grid:
             raise GridError(f"A box of a grid has slices with step 1, not {box}.")
         affine = self.affine.copy()
         affine[:3, 3] = self.to_ras([start for start, _, _ in spans])
-        return Grid(tuple(stop - start for start, stop, _ in spans), affine)
+        i, j, k = (stop - start for start, stop, _ in spans)
+        return Grid((i, j, k), affine)
 
     def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Tell whether both grids have one shape and no voxel centre differs by more than `tolerance_mm`."""
+        """Tell whether both grids have one shape and no voxel center differs by more than `tolerance_mm`."""
         if self.shape != other.shape:
             return False
         corners = _corners(
@@ -139,24 +146,24 @@ def crop_grid(
     """Build a grid with axes along +R, +A, +S around a point.
 
     Args:
-        center_ras: (3,) RAS mm of the centre of the field, index (n - 1) / 2: between two voxels where n is even.
+        center_ras: (3,) RAS mm of the center of the field, index (n - 1) / 2: between two voxels where n is even.
         shape: voxels along R, A, S.
         spacing_mm: voxel size along R, A, S in mm.
     Returns: the grid.
-    Raises: GridError: if the centre is not three finite numbers, or shape or spacing are out of range.
+    Raises: GridError: if the center is not three finite numbers, or shape or spacing are out of range.
     """
     center = np.asarray(center_ras, dtype=np.float64)
     if center.shape != (3,) or not np.isfinite(center).all():
         raise GridError(
-            f"The centre of a crop is three finite RAS coordinates in mm, not {center_ras}."
+            f"The center of a crop is three finite RAS coordinates in mm, not {center}."
         )
     affine = np.diag([*map(float, spacing_mm), 1.0])
     affine[:3, 3] = center - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
-    return Grid(tuple(shape), affine)
+    return Grid(_check_shape(shape), affine)
 
 
 def covering_box(source: Grid, target: Grid, margin: int = 0) -> Box:
-    """Find the voxels of `target` whose centres can lie inside the field of `source`.
+    """Find the voxels of `target` whose centers can lie inside the field of `source`.
 
     The box bounds the field in index space, so for grids turned against each other its corners lie outside the field.
 
@@ -171,18 +178,18 @@ def covering_box(source: Grid, target: Grid, margin: int = 0) -> Box:
 
 
 def resample(
-    array: NDArray[np.generic], source: Grid, target: Grid, *, order: int, fill: float = 0
-) -> NDArray[np.generic]:
+    array: NDArray[Any], source: Grid, target: Grid, *, order: int, fill: float = 0
+) -> NDArray[Any]:
     """Carry values from one grid to another.
 
     Linear interpolation is not low-passed first: coarser targets alias exactly as in the published pipelines. Within
-    half a voxel outside the first and last centre the edge value continues; beyond, `fill`. Only the box of `array`
+    half a voxel outside the first and last center the edge value continues; beyond, `fill`. Only the box of `array`
     that `target` needs is read, so a crop out of a huge int16 volume costs the crop.
 
     Args:
         array: (I, J, K) on `source`, any real type or bool.
         source: grid of `array`.
-        target: grid of the result; crop it first (`covering_box`, `Grid.cropped`) when it is large and the source small.
+        target: grid of the result; where it is much larger than the source, crop it first (`covering_box`).
         order: 1 for linear (images), 0 for nearest (labels).
         fill: value outside the field of `source`.
     Returns: array of `target.shape`: float32 for order 1, the type of `array` for order 0.
@@ -219,7 +226,7 @@ def resample(
 
 
 def _resample_aligned(
-    values: NDArray[np.generic],
+    values: NDArray[Any],
     matrix: NDArray[np.float64],
     shape: tuple[int, ...],
     axes: tuple[int, ...],
@@ -227,7 +234,7 @@ def _resample_aligned(
     high: NDArray[np.float64],
     order: int,
     fill: float,
-) -> NDArray[np.generic]:
+) -> NDArray[Any]:
     """Interpolate axis by axis; target axis `axes[d]` runs along axis d of `values`."""
     outside: list[tuple[int, NDArray[np.bool_]]] = []
     steps = []
@@ -245,7 +252,9 @@ def _resample_aligned(
     if any(beyond.any() for _, beyond in outside):
         values = values.copy()
         for axis, beyond in outside:
-            values[_full(axis) + (beyond,)] = fill
+            index: list[Any] = [slice(None)] * 3
+            index[axis] = beyond
+            values[tuple(index)] = fill
     return values
 
 
@@ -265,19 +274,19 @@ def _lerp(values: NDArray[np.float32], at: NDArray[np.float64], axis: int) -> ND
 
 
 def _resample_turned(
-    values: NDArray[np.generic],
+    values: NDArray[Any],
     matrix: NDArray[np.float64],
     shape: tuple[int, ...],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
     order: int,
     fill: float,
-) -> NDArray[np.generic]:
+) -> NDArray[Any]:
     """Interpolate through a general affine, target indices to indices of `values`."""
     dtype = np.dtype(np.float32) if order else values.dtype
     # SciPy has no bool and no float16: both pass exactly through uint8 and float32.
-    carried = {"b": np.uint8, "e": np.float32}.get(dtype.char if dtype.char == "e" else dtype.kind)
-    values = values.astype(np.float32) if order else values.astype(carried or dtype, copy=False)
+    carried = {"bool": np.uint8, "float16": np.float32}.get(dtype.name, dtype.newbyteorder("="))
+    values = values.astype(carried, copy=False)
     result = ndimage.affine_transform(
         values, matrix[:3, :3], matrix[:3, 3], shape, values.dtype, order, mode="nearest"
     )
@@ -292,7 +301,7 @@ def _resample_turned(
                 at = matrix[d, 0] * i + matrix[d, 1] * j + (matrix[d, 2] * k + matrix[d, 3])
                 beyond |= (at < low[d] - SNAP) | (at > high[d] + SNAP)
             result[:, :, k][beyond] = fill
-    return result.astype(dtype, copy=False)
+    return np.asarray(result.astype(dtype, copy=False))
 
 
 def _matching_axes(linear: NDArray[np.float64]) -> tuple[int, ...] | None:
@@ -301,7 +310,8 @@ def _matching_axes(linear: NDArray[np.float64]) -> tuple[int, ...] | None:
     axes = tuple(int(axis) for axis in size.argmax(axis=1))
     rest = size.copy()
     rest[range(3), axes] = 0
-    # 1e-7 of a voxel per voxel is 1e-4 voxels over a thousand: no value changes by a visible amount.
+    # 1e-7 of a voxel per voxel is 1e-4 voxels over a thousand: no value changes by a visible
+    # amount.
     if len(set(axes)) < 3 or (rest > 1e-7 * size.max()).any():
         return None
     return axes
@@ -321,11 +331,6 @@ def _is_empty(box: Box) -> bool:
     return any(part.start >= part.stop for part in box)
 
 
-def _full(count: int) -> tuple[slice, ...]:
-    """Return `count` whole slices."""
-    return (slice(None),) * count
-
-
 def _snapped(at: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replace coordinates that are whole numbers but for rounding by the whole number."""
     whole = np.round(at)
@@ -338,9 +343,10 @@ def _corners(low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
     return np.stack(np.meshgrid(*pairs.T, indexing="ij"), axis=-1).reshape(8, 3)
 
 
-def _apply(affine: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:
+def _apply(affine: NDArray[Any], points: ArrayLike) -> NDArray[np.float64]:
     """Apply a (4, 4) affine to points (..., 3)."""
-    return np.asarray(points, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
+    carried = np.asarray(points, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
+    return np.asarray(carried, dtype=np.float64)
 
 
 def _check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -349,8 +355,8 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in counts)
     if len(counts) != 3 or not whole or min(counts, default=0) < 1:
         raise GridError(
-            f"A volume has three axes with at least one voxel each, but this one has shape {tuple(shape)}. "
-            "Give a single 3-D image."
+            "A volume has three axes with at least one voxel each, but this one has shape "
+            f"{tuple(shape)}. Give a single 3-D image."
         )
     i, j, k = (int(n) for n in counts)
     return i, j, k
@@ -363,21 +369,23 @@ def _check_affine(affine: ArrayLike) -> NDArray[np.float64]:
         raise GridError(f"An affine is a 4 x 4 matrix whose last row is 0 0 0 1, not\n{matrix}")
     if not np.isfinite(matrix).all():
         raise GridError(
-            "The geometry of the image contains values that are not finite, so its place in the patient is unknown. "
-            f"Export it again from its source. The affine was\n{matrix}"
+            "The geometry of the image contains values that are not finite, so its place in the "
+            f"patient is unknown. Export it again from its source. The affine was\n{matrix}"
         )
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     sizes = " x ".join(f"{mm:.4g}" for mm in spacing)
     if spacing.min() < MIN_SPACING_MM or spacing.max() > MAX_SPACING_MM:
         raise GridError(
-            f"The voxel size of {sizes} mm lies outside {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm. The file may "
-            "give its lengths in another unit (meter, micron) or lack a spacing: correct the spacing in its header."
+            f"The voxel size of {sizes} mm lies outside {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} "
+            "mm. The file may give its lengths in another unit (meter, micron) or lack a "
+            "spacing: correct the spacing in its header."
         )
     skewness = abs(np.linalg.det(matrix[:3, :3] / spacing))
     if skewness < MIN_SKEWNESS:
         raise GridError(
-            "The three axes of the image lie in one plane (the affine cannot be inverted), so no voxel has a place of "
-            f"its own. Correct the directions in its header. The affine was\n{matrix}"
+            "The three axes of the image lie in one plane (the affine cannot be inverted), so no "
+            "voxel has a place of its own. Correct the directions in its header. The affine "
+            f"was\n{matrix}"
         )
     matrix.setflags(write=False)
     return matrix
