@@ -2,8 +2,8 @@
 
 DiffTumor (Chen et al., CVPR 2024), the mask generator of its third stage. All arrays are (X, Y, Z)
 on a grid of 1 mm voxels whose axes run along +R, +A, +S: a voxel is a millimeter and the last
-axis counts axial slices. `sample_lesions` draws numbers; `tumor_mask` and `lesion_mask` turn them into
-voxels without any randomness, so that the numbers alone make the same mask again.
+axis counts axial slices. `sample_lesions` draws numbers; `tumor_mask` and `lesion_mask` turn them
+into voxels without any randomness, so that the numbers alone make the same mask again.
 """
 
 from __future__ import annotations
@@ -178,10 +178,7 @@ def sample_lesion(
     """Draw the semi-axes and the bending of one lesion at a given place."""
     x, y, z = (int(r) for r in rng.integers(*rule.semi_axes, size=3, endpoint=True))
     low, high = rule.sigma
-    if rule.whole_sigma:
-        sigma = float(rng.integers(int(low), int(high), endpoint=True))
-    else:
-        sigma = rng.uniform(low, high)
+    sigma = rng.integers(int(low), int(high) + 1) if rule.whole_sigma else rng.uniform(low, high)
     displacements = rng.normal(0.0, sigma, size=CONTROL_SHAPE)
     return TumorShape(center_voxel, (x, y, z), _as_tuple(displacements.tolist()), **options)
 
@@ -209,8 +206,9 @@ def sample_center(
     def candidates(z: int) -> NDArray[np.intp]:
         here = organ_mask[:, :, z]
         if inside_edge:
-            # border_value 1: the end of the array cuts the organ, it is not the organ's edge.
-            here = ndimage.binary_erosion(here, INSIDE_EDGE, border_value=1)
+            # border_value 0: the end of the array is an edge too, so that an array may be cut to the
+            # organ's box without a change.
+            here = ndimage.binary_erosion(here, INSIDE_EDGE, border_value=0)
         return np.argwhere(here)
 
     def draw(z: int) -> tuple[int, int, int] | None:
@@ -247,7 +245,7 @@ def tumor_mask(
         organ_mask: bool or 0/1 (X, Y, Z), 1 mm voxels, the one the lesions were drawn for.
         lesions: shapes from `sample_lesions` or a side-car; overlapping ones merge.
         clean_components: keep only the largest 6-connected piece of each lesion. Differs from
-            DiffTumor, where bending and clipping leave crumbs of 1 to 30 voxels; off by default.
+            DiffTumor, whose masks have crumbs of 1 to 30 voxels; therefore off by default.
 
     Returns: bool (X, Y, Z), not empty.
 
@@ -316,7 +314,7 @@ def check_organ(organ_mask: NDArray[Any]) -> Mask:
         )
     if not organ_mask.any():
         raise TumorShapeError(
-            "the organ mask is empty, so a tumor has no place in it. Check the label, and that mask "
+            "the organ mask is empty, so no tumor has a place in it. Check the label, and that mask "
             "and CT show the same region"
         )
     return np.ascontiguousarray(organ_mask, dtype=bool)
