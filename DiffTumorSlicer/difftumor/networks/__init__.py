@@ -1,0 +1,1 @@
+"""Networks whose state-dict keys are those of the published files."""

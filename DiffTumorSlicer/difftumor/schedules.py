@@ -1,0 +1,122 @@
+"""Noise schedules of discrete diffusion models.
+
+Notation of Ho et al., "Denoising diffusion probabilistic models", NeurIPS 2020, with t = 0...T-1:
+x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, alpha_bar_t = prod_{s <= t} (1 - beta_s).
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+COSINE_OFFSET = 0.008
+MAX_BETA = 0.9999
+
+
+def cosine_betas(length: int) -> Tensor:
+    """Cosine schedule (Nichol and Dhariwal, "Improved DDPM", ICML 2021, eq. 17).
+
+    Args:
+        length: number of diffusion steps T, at least 1.
+    Returns: betas, float64 (T,), increasing, at most 0.9999.
+    Raises: ValueError: if length < 1.
+    """
+    if length < 1:
+        raise ValueError(f"A schedule has at least 1 step; got length={length}.")
+    # NumPy, not torch: the published buffers are bit for bit those of its cosine.
+    i = np.linspace(0, length, length + 1, dtype=np.float64)
+    alpha_bar = np.cos(((i / length) + COSINE_OFFSET) / (1 + COSINE_OFFSET) * np.pi * 0.5) ** 2
+    alpha_bar = alpha_bar / alpha_bar[0]
+    return torch.from_numpy(np.clip(1 - alpha_bar[1:] / alpha_bar[:-1], 0, MAX_BETA))
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Coefficients of a schedule: float32 tensors (T,), computed in float64 and rounded once.
+
+    They are named as the buffers of the published files.
+    """
+
+    betas: Tensor
+    alphas_cumprod: Tensor
+    alphas_cumprod_prev: Tensor
+    sqrt_alphas_cumprod: Tensor
+    sqrt_one_minus_alphas_cumprod: Tensor
+    log_one_minus_alphas_cumprod: Tensor
+    sqrt_recip_alphas_cumprod: Tensor
+    sqrt_recipm1_alphas_cumprod: Tensor
+    posterior_variance: Tensor
+    posterior_log_variance_clipped: Tensor
+    posterior_mean_coef1: Tensor
+    posterior_mean_coef2: Tensor
+
+    @classmethod
+    def from_betas(cls, betas: Tensor) -> "Schedule":
+        """Schedule of given betas.
+
+        Published files keep the betas in float32, where 1 - 0.9999 has lost three digits.  Betas
+        that are the rounded cosine schedule are therefore replaced by the exact ones.
+
+        Args:
+            betas: float32 or float64 (T,), each in [0, 1).
+        Raises: ValueError: if betas is empty, not one-dimensional, or out of range.
+        """
+        if betas.ndim != 1 or len(betas) == 0:
+            raise ValueError(f"Betas are a vector of at least 1 number; got {tuple(betas.shape)}.")
+        if not bool(((betas >= 0) & (betas < 1)).all()):
+            raise ValueError(
+                "Each beta lies in [0, 1); got values from "
+                f"{betas.min().item():.6g} to {betas.max().item():.6g}. Is this a noise schedule?"
+            )
+        exact = cosine_betas(len(betas))
+        is_cosine = torch.equal(exact.float(), betas.detach().cpu().float())
+        beta = exact if is_cosine else betas.detach().cpu().double()
+        alpha_bar = torch.from_numpy(np.cumprod(1 - beta.numpy()))
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        variance = beta * (1 - previous) / (1 - alpha_bar)
+        float64 = cls(
+            betas=beta,
+            alphas_cumprod=alpha_bar,
+            alphas_cumprod_prev=previous,
+            sqrt_alphas_cumprod=alpha_bar.sqrt(),
+            sqrt_one_minus_alphas_cumprod=(1 - alpha_bar).sqrt(),
+            log_one_minus_alphas_cumprod=(1 - alpha_bar).log(),
+            sqrt_recip_alphas_cumprod=(1 / alpha_bar).sqrt(),
+            sqrt_recipm1_alphas_cumprod=(1 / alpha_bar - 1).sqrt(),
+            posterior_variance=variance,
+            # The variance of the last step back, t = 0, is 0: its logarithm is never used.
+            posterior_log_variance_clipped=variance.clamp(min=1e-20).log(),
+            posterior_mean_coef1=beta * previous.sqrt() / (1 - alpha_bar),
+            posterior_mean_coef2=(1 - previous) * (1 - beta).sqrt() / (1 - alpha_bar),
+        )
+        return float64.to(dtype=torch.float32)
+
+    @property
+    def length(self) -> int:
+        """Number of diffusion steps T."""
+        return len(self.betas)
+
+    def to(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Schedule":
+        """The same schedule on another device or in another precision."""
+        return Schedule(
+            *(getattr(self, field.name).to(device=device, dtype=dtype) for field in fields(self))
+        )
+
+    def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Noised image x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise.
+
+        Args:
+            x_0: (B, ...).
+            t: int64 (B,), 0 <= t < length.
+            noise: standard normal, shape of x_0.
+        Returns: x_t, shape and dtype of x_0.
+        """
+        shape = (-1,) + (1,) * (x_0.ndim - 1)
+        signal, sigma = (
+            table.to(x_0)[t].view(shape)
+            for table in (self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
+        )
+        return signal * x_0 + sigma * noise
