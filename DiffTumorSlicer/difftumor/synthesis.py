@@ -95,7 +95,7 @@ def synthesize(
     organ: NDArray[np.bool_] | None,
     parameters: SynthesisParameters,
     generator: Generator,
-    callback: Callback = lambda stage, done, total: None,
+    callback: Callback | None = None,
 ) -> SynthesisResult:
     """Put one or several tumors into a scan, one after the other.
 
@@ -122,7 +122,8 @@ def synthesize(
         tag = f"tumor {index + 1} of {len(sites)}: " if len(sites) > 1 else ""
 
         def report(stage: str, done: int, total: int, tag: str = tag) -> None:
-            callback(tag + stage, done, total)
+            if callback is not None:
+                callback(tag + stage, done, total)
 
         seed = lesion_seed(parameters.seed, index)
         try:

@@ -1,0 +1,7 @@
+"""`python -m difftumor` is the program `difftumor`."""
+
+import sys
+
+from difftumor.cli import main
+
+sys.exit(main())

@@ -1,0 +1,49 @@
+"""Options and steps that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftumor.console import Reporter
+from difftumor.parameters import ORGAN_LABELS
+from difftumor.volumes import Volume, check_ct, parse_mask_argument, read_mask, read_volume
+
+
+@dataclass(kw_only=True)
+class CommonOptions:
+    """Options of every computing command."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    quiet: bool = False
+    """Print results and errors only."""
+    overwrite: bool = False
+    """Replace existing outputs; without it they are refused."""
+
+
+def read_scan(path: Path, series: str | None, reporter: Reporter) -> Volume:
+    """Read a CT and pass on what its reader thinks of it."""
+    volume = read_volume(path, series=series)
+    for sentence in check_ct(volume):
+        reporter.note(f"Note: {sentence}")
+    return volume
+
+
+def read_organ(
+    argument: str | None, volume: Volume, reporter: Reporter
+) -> tuple[NDArray[np.bool_] | None, Path | None, int | None]:
+    """Read `MASK[:label]` on the scan's grid: mask, its path and its label."""
+    if argument is None:
+        return None, None, None
+    path, label = parse_mask_argument(argument)
+    mask = read_mask(path, label, reference=volume.grid, warn=reporter.note)
+    return mask, path, label
+
+
+def organ_of_label(label: int | None) -> str | None:
+    """Organ name of a TotalSegmentator v2 number, None if it is none of ours."""
+    return next((organ for organ, numbers in ORGAN_LABELS.items() if label in numbers), None)

@@ -1,0 +1,91 @@
+"""`difftumor replay`: make a result again from its side-car."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from difftumor.commands.common import CommonOptions, read_scan
+from difftumor.commands.synthesize import volume_with_tumors
+from difftumor.console import Reporter, say
+from difftumor.outputs import check_outputs, staged
+from difftumor.parameters import SynthesisParameters, from_dict
+from difftumor.provenance import (
+    SYNTHETIC_NOTICE,
+    SidecarError,
+    describe,
+    image_hash,
+    read_sidecar,
+    sidecar_path,
+    write_json,
+)
+from difftumor.tasks import run_synthesis
+from difftumor.volumes import read_mask, write_volume
+
+
+@dataclass(kw_only=True)
+class Replay(CommonOptions):
+    """Make a result again from its side-car, and say whether it is the same to the last voxel."""
+
+    sidecar: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RESULT.json")]]
+    """The JSON file beside a result."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """Where to write the result made again."""
+    scan: Annotated[Path | None, tyro.conf.arg(metavar="CT")] = None
+    """The input, if it is no longer where the side-car says."""
+    organ: Annotated[Path | None, tyro.conf.arg(metavar="MASK")] = None
+    """The organ mask, if it is no longer where the side-car says."""
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+        content = read_sidecar(self.sidecar)
+        if content["task"] != "synthesis":
+            raise SidecarError(f"results of the task '{content['task']}' cannot be made again yet")
+        outputs = [self.out, sidecar_path(self.out)]
+        inputs = content["inputs"]
+        scan_path = self.scan or Path(inputs["scan"]["path"])
+        check_outputs(outputs, [scan_path, self.sidecar], overwrite=self.overwrite)
+        with Reporter(self.quiet) as reporter:
+            volume = read_scan(scan_path, inputs["scan"].get("series"), reporter)
+            expect("the scan", image_hash(volume.array, volume.affine), inputs["scan"])
+            organ = None
+            if "organ" in inputs:
+                organ_path = self.organ or Path(inputs["organ"]["path"])
+                organ = read_mask(organ_path, inputs["organ"]["label"], reference=volume.grid)
+                expect("the organ mask", image_hash(organ, volume.affine), inputs["organ"])
+            parameters = from_dict(SynthesisParameters, content["parameters"])
+            result, model, device = run_synthesis(
+                volume.array, volume.grid, organ, parameters, self.device, {}, reporter
+            )
+        expect("the model", model["sha256"], content["model"])
+        again = volume_with_tumors(volume, result)
+        made = image_hash(again.array, again.affine)
+        same = made == content["result"]["output_sha256"]
+        facts = {"output_sha256": made, "lesions": result.lesions, "notes": result.notes}
+        renewed = describe("synthesis", content["parameters"], inputs, model, facts, device)
+        with staged(outputs) as paths:
+            write_volume(again, paths[0], metadata={"description": SYNTHETIC_NOTICE})
+            write_json(renewed, paths[1])
+        if same:
+            say(f"{self.out} is the same as the original, voxel for voxel")
+            return 0
+        say(
+            f"{self.out} was made by the same request but differs from the original in some voxels: it was "
+            f"made on {content['device']} with {content['versions']}, this one on {device}"
+        )
+        return 0
+
+
+def expect(what: str, found: str | None, recorded: dict[str, Any]) -> None:
+    """Compare a hash with the recorded one.
+
+    Raises: SidecarError: if they differ.
+    """
+    if found != recorded.get("sha256"):
+        raise SidecarError(
+            f"{what} is not the one that the side-car describes (its contents differ). Give the original, "
+            "or make a new result instead of a replay."
+        )

@@ -1,0 +1,246 @@
+"""`difftumor synthesize`: tumors in a scan, or in every scan of a datalist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from difftumor.commands.common import CommonOptions, organ_of_label, read_organ, read_scan
+from difftumor.console import Reporter, say
+from difftumor.outputs import check_outputs, staged
+from difftumor.parameters import (
+    Blend,
+    Ellipsoid,
+    Grain,
+    Organ,
+    Precision,
+    SynthesisParameters,
+    TumorSize,
+    to_dict,
+)
+from difftumor.provenance import (
+    SYNTHETIC_NOTICE,
+    describe,
+    image_hash,
+    sidecar_path,
+    write_json,
+)
+from difftumor.synthesis import SynthesisResult
+from difftumor.tasks import run_synthesis
+from difftumor.volumes import Volume, parse_mask_argument, write_volume
+
+DEFAULTS = {item.name: item.default for item in fields(SynthesisParameters)}
+DEFAULT_MODEL = "demo-abdomen-early"
+
+
+@dataclass(kw_only=True)
+class Synthesize(CommonOptions):
+    """Put a synthetic tumor into a CT; the input is never changed.
+
+    Place it with --center and --radii (RAS millimetres), or let --random SIZE place it in --organ.
+    Beside the output a JSON side-car tells how it was made; `difftumor replay` makes it again.
+    """
+
+    ct: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="CT")]] = None
+    """NIfTI, NRRD or MHA file, or a DICOM folder."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """Result, for example tumor-synthetic.nii.gz; with --datalist a folder."""
+    model: str = DEFAULT_MODEL
+    """Model id (`difftumor models list`), model folder or published file; 'modelled' needs no weights."""
+    center: Annotated[tuple[float, float, float] | None, tyro.conf.arg(metavar="R A S")] = None
+    """Centre of the ellipsoid, mm."""
+    radii: Annotated[tuple[float, float, float] | None, tyro.conf.arg(metavar="A B C")] = None
+    """Half axes of the ellipsoid, mm."""
+    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Degrees about R, then A, then S."""
+    organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
+    """Organ mask; the tumor is cut at its border and random tumors are placed in it."""
+    anatomy: Organ | None = None
+    """Organ at the place; default: from the label (5 liver, 7 pancreas, 2 and 3 kidneys), else the model's."""
+    clip_to_organ: bool = DEFAULTS["clip_to_organ"]
+    """Cut the tumor at the organ's border."""
+    random: TumorSize | None = None
+    """Draw shape and place instead of --center and --radii."""
+    count: int | None = None
+    """Number of random tumors; default: drawn (1 to 3 if tiny or small, else 1)."""
+    steps: int = DEFAULTS["steps"]
+    """Sampling steps of T = 200 models; T = 4 models always take 4."""
+    seed: int = DEFAULTS["seed"]
+    """The same seed gives the same tumor."""
+    feather: float = DEFAULTS["feather_mm"]
+    """Width of the soft rim (sigma), mm."""
+    blend: Blend = DEFAULTS["blend"]
+    """feather: nothing outside the rim changes; paper: as published, per organ."""
+    grain: Grain = DEFAULTS["grain"]
+    """scan keeps the scan's noise in the tumor, model takes what the model paints."""
+    precision: Precision = DEFAULTS["precision"]
+    """bfloat16 decodes faster, within about 2 HU."""
+    mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Tumor mask, 0/1."""
+    series: str | None = None
+    """Series of a DICOM folder that holds several."""
+    datalist: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Many cases: {"cases": [{"image": PATH, "organ": "MASK:5", ...options...}, ...]}."""
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+        if (self.ct is None) == (self.datalist is None):
+            raise UsageError("give either a CT or --datalist FILE.json, not both and not neither")
+        cache: dict[str, Any] = {}
+        with Reporter(self.quiet) as reporter:
+            if self.datalist is None:
+                self.one_case(cache, reporter)
+                return 0
+            return self.many_cases(cache, reporter)
+
+    def many_cases(self, cache: dict[str, Any], reporter: Reporter) -> int:
+        """Every case of the datalist; a failed case is reported and the others go on."""
+        cases = read_cases(self.datalist, self)
+        self.out.mkdir(parents=True, exist_ok=True)
+        failed = 0
+        for index, case in enumerate(cases):
+            try:
+                case.one_case(cache, reporter)
+            except (ValueError, OSError) as error:
+                failed += 1
+                say(f"case {index + 1} of {len(cases)} ({case.ct}) failed: {error}")
+        say(f"{len(cases) - failed} of {len(cases)} cases are done, in {self.out}")
+        return 1 if failed else 0
+
+    def one_case(self, cache: dict[str, Any], reporter: Reporter) -> None:
+        """Read, synthesize, write."""
+        parameters = self.parameters()
+        sidecar = sidecar_path(self.out)
+        outputs = [self.out, *([self.mask_out] if self.mask_out else []), sidecar]
+        masks = [parse_mask_argument(self.organ)[0]] if self.organ else []
+        check_outputs(outputs, [self.ct, *masks], overwrite=self.overwrite)
+        volume = read_scan(self.ct, self.series, reporter)
+        organ, organ_path, label = read_organ(self.organ, volume, reporter)
+        result, model, device = run_synthesis(
+            volume.array, volume.grid, organ, parameters, self.device, cache, reporter
+        )
+        for note in result.notes:
+            reporter.note(f"Note: {note}")
+        synthetic = volume_with_tumors(volume, result)
+        inputs = {"scan": describe_input(self.ct, volume, series=self.series)}
+        if organ is not None:
+            hashed = image_hash(organ, volume.affine)
+            inputs["organ"] = {"path": str(organ_path), "label": label, "sha256": hashed}
+        facts = {
+            "output_sha256": image_hash(synthetic.array, synthetic.affine),
+            "lesions": result.lesions,
+            "notes": result.notes,
+        }
+        content = describe("synthesis", to_dict(parameters), inputs, model, facts, device)
+        metadata = {"description": SYNTHETIC_NOTICE}
+        with staged(outputs) as paths:
+            write_volume(synthetic, paths[0], metadata=metadata)
+            if self.mask_out:
+                mask = volume.with_array(result.full_mask(volume.grid.shape))
+                write_volume(mask, paths[1], metadata=metadata)
+            write_json(content, paths[-1])
+        total = sum(lesion["volume_mm3"] for lesion in result.lesions)
+        many = "tumors" if len(result.lesions) > 1 else "tumor"
+        say(
+            f"{len(result.lesions)} synthetic {many} ({total / 1000:.2f} ml) in {self.out}, side-car {sidecar}"
+        )
+
+    def parameters(self) -> SynthesisParameters:
+        """The engine's parameter pack of these options."""
+        ellipsoid = None
+        if self.random is None:
+            if self.center is None or self.radii is None:
+                raise UsageError(
+                    "give --center R A S and --radii A B C, or --random SIZE with --organ"
+                )
+            ellipsoid = Ellipsoid(self.center, self.radii, self.rotation)
+        elif self.center is not None or self.radii is not None:
+            raise UsageError("--random draws place and shape: leave --center and --radii out")
+        label = parse_mask_argument(self.organ)[1] if self.organ else None
+        organ = self.anatomy or organ_of_label(label) or organ_of_model(self.model)
+        return SynthesisParameters(
+            model=self.model,
+            ellipsoid=ellipsoid,
+            size=self.random,
+            count=self.count,
+            organ=organ,
+            clip_to_organ=self.clip_to_organ,
+            steps=self.steps,
+            seed=self.seed,
+            feather_mm=self.feather,
+            blend=self.blend,
+            grain=self.grain,
+            precision=self.precision,
+        )
+
+
+def volume_with_tumors(volume: Volume, result: SynthesisResult) -> Volume:
+    """The scan with the tumors, in numbers that its file can hold."""
+    array = result.applied_to(volume.array)
+    if volume.storage.is_scaled:
+        array[result.box] = volume.quantized(array[result.box])
+    return volume.with_array(array)
+
+
+class UsageError(ValueError):
+    """Options that do not go together (exit code 2)."""
+
+
+def organ_of_model(model: str) -> str:
+    """The organ that a model's id names, else the liver."""
+    return next((organ for organ in ("liver", "pancreas", "kidney") if organ in model), "liver")
+
+
+def describe_input(path: Path, volume: Volume, **selection: str | None) -> dict[str, Any]:
+    """What a side-car says of an image: where it was, what was taken of it, and its hash."""
+    chosen = {name: value for name, value in selection.items() if value is not None}
+    return {
+        "path": str(path.resolve()),
+        **chosen,
+        "sha256": image_hash(volume.array, volume.affine),
+        "shape": list(volume.grid.shape),
+        "spacing_mm": np.round(volume.grid.spacing, 4).tolist(),
+    }
+
+
+def read_cases(datalist: Path, defaults: Synthesize) -> list[Synthesize]:
+    """Cases of a datalist as commands of their own; paths are relative to the datalist.
+
+    Raises: UsageError: not a datalist, or an unknown option in it.
+    """
+    try:
+        content = json.loads(datalist.read_text(encoding="utf-8"))
+        cases = content["cases"]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f'{datalist} is no datalist ({error!r}). It should read {{"cases": [{{"image": "ct.nii.gz", '
+            '"center": [0, 0, 0], "radii": [8, 8, 8]}]}.'
+        ) from None
+    known = {item.name for item in fields(Synthesize)} - {"datalist", "ct"} | {"image"}
+    commands = []
+    for index, case in enumerate(cases):
+        if not isinstance(case, Mapping) or "image" not in case:
+            raise UsageError(f"case {index + 1} of {datalist} names no image")
+        if unknown := sorted(set(case) - known):
+            raise UsageError(
+                f"case {index + 1} of {datalist} has unknown options: {', '.join(unknown)}"
+            )
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in case.items()}
+        image = datalist.parent / values.pop("image")
+        stem = sidecar_path(image).stem
+        out = defaults.out / values.pop("out", f"{stem}-synthetic.nii.gz")
+        mask_out = defaults.out / values.pop("mask_out", f"{stem}-synthetic-mask.nii.gz")
+        if values.get("organ"):
+            values["organ"] = str(datalist.parent / values["organ"])
+        commands.append(
+            replace(defaults, datalist=None, ct=image, out=out, mask_out=mask_out, **values)
+        )
+    if not commands:
+        raise UsageError(f"{datalist} lists no case")
+    return commands

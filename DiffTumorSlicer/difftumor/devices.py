@@ -1,0 +1,66 @@
+"""Which device computes, and what is known about it. Nothing falls back to the CPU silently."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+
+class DeviceError(RuntimeError):
+    """The asked device cannot compute."""
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps' into a device that computes.
+
+    'auto' takes CUDA, then MPS, then the CPU, and only devices that pass `probe`.
+
+    Raises: DeviceError: if a named device does not exist or cannot run a convolution.
+    """
+    if name == "auto":
+        for candidate in available_devices():
+            if candidate == "cpu" or probe(candidate)["ok"]:
+                return torch.device(candidate)
+    known = available_devices()
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in known:
+        raise DeviceError(
+            f"device {name!r} is not available here; this machine has {', '.join(known)}. "
+            "Choose one of these, or run `difftumor doctor` to see why."
+        )
+    result = probe(wanted)
+    if not result["ok"]:
+        raise DeviceError(
+            f"device {name!r} is present but cannot compute ({result['reason']}). Update the driver or "
+            "install a PyTorch build for this card; --device cpu works meanwhile, more slowly."
+        )
+    return torch.device(wanted)
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that PyTorch reports, fastest first; 'cpu' is always last."""
+    cuda = (
+        [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*cuda, *mps, "cpu"]
+
+
+def probe(name: str) -> dict[str, object]:
+    """Run a real 3-D convolution: a device can be 'available' and yet have no kernels for its card.
+
+    Returns: {"device", "ok", "reason", "conv3d_ms"}.
+    """
+    start = time.perf_counter()
+    try:
+        x = torch.ones(1, 4, 16, 16, 16, device=name)
+        y = torch.nn.functional.conv3d(x, torch.ones(4, 4, 3, 3, 3, device=name), padding=1)
+        value = float(y[0, 0, 8, 8, 8])
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return {"device": name, "ok": False, "reason": reason, "conv3d_ms": None}
+    took = 1000 * (time.perf_counter() - start)
+    right = abs(value - 108.0) < 0.5
+    reason = "" if right else f"a convolution gave {value:g} instead of 108"
+    return {"device": name, "ok": right, "reason": reason, "conv3d_ms": round(took, 2)}

@@ -1,0 +1,155 @@
+"""The program as a person uses it: commands, exit codes, side-cars, replay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from difftumor.cli import main
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> Path:
+    """A coarse phantom on disk: case.nii.gz with its organs and tumors."""
+    path = tmp_path_factory.mktemp("phantom") / "case.nii.gz"
+    assert main(["phantom", str(path), "--spacing", "2", "2", "3", "--seed", "3"]) == 0
+    return path
+
+
+@pytest.fixture
+def organs(case) -> Path:
+    return case.with_name("case-organs.nii.gz")
+
+
+def liver_center(organs: Path) -> list[str]:
+    image = nib.load(organs)
+    inside = np.argwhere(np.asarray(image.dataobj) == 5)
+    middle = inside[len(inside) // 2]
+    return [f"{v:.2f}" for v in nib.affines.apply_affine(image.affine, middle)]
+
+
+def synthesize(case, out, *more: str) -> int:
+    return main(
+        ["synthesize", str(case), "--out", str(out), "--quiet", "--model", "modelled", *more]
+    )
+
+
+def test_phantom_writes_image_organs_and_tumors(case, organs):
+    ct, labels = nib.load(case), nib.load(organs)
+    assert ct.get_data_dtype() == np.int16
+    assert np.allclose(ct.affine, labels.affine)
+    assert {2, 3, 5, 7} <= set(np.unique(np.asarray(labels.dataobj)).tolist())
+
+
+def test_an_ellipsoid_becomes_a_tumor_with_mask_and_side_car(case, organs, tmp_path):
+    out, mask = tmp_path / "t.nii.gz", tmp_path / "m.nii.gz"
+    center = liver_center(organs)
+    code = synthesize(case, out, "--center", *center, "--radii", "9", "8", "10",
+                      "--organ", f"{organs}:5", "--mask-out", str(mask))  # fmt: skip
+    assert code == 0
+    before, after = (np.asarray(nib.load(p).dataobj) for p in (case, out))
+    tumor = np.asarray(nib.load(mask).dataobj)
+    assert set(np.unique(tumor)) == {0, 1}
+    assert after.dtype == before.dtype
+    assert after[tumor == 1].mean() < before[tumor == 1].mean() - 10
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["synthetic"] is True
+    assert content["parameters"]["organ"] == "liver"
+    assert "SYNTHETIC" in content["notice"]
+    assert "SYNTHETIC" in str(nib.load(out).header["descrip"])
+
+
+def test_random_tumors_replay_to_the_last_voxel(case, organs, tmp_path):
+    out = tmp_path / "r.nii.gz"
+    assert synthesize(case, out, "--random", "small", "--count", "2", "--seed", "5",
+                      "--organ", f"{organs}:5") == 0  # fmt: skip
+    again = tmp_path / "again.nii.gz"
+    assert main(["replay", str(tmp_path / "r.json"), "--out", str(again), "--quiet"]) == 0
+    assert again.read_bytes() == out.read_bytes()
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "r.json").read_bytes()
+
+
+def test_replay_refuses_another_scan(case, organs, tmp_path, capsys):
+    out = tmp_path / "r.nii.gz"
+    assert synthesize(case, out, "--random", "tiny", "--organ", f"{organs}:5") == 0
+    code = main(["replay", str(tmp_path / "r.json"), "--out", str(tmp_path / "x.nii.gz"),
+                 "--scan", str(organs)])  # fmt: skip
+    assert code == 1
+    assert "not the one" in capsys.readouterr().err
+    assert not (tmp_path / "x.nii.gz").exists()
+
+
+def test_a_datalist_makes_many_cases_and_one_bad_case_does_not_stop_it(case, organs, tmp_path):
+    center = [float(v) for v in liver_center(organs)]
+    cases = [
+        {"image": str(case), "center": center, "radii": [8, 8, 8], "out": "one.nii.gz"},
+        {"image": str(tmp_path / "missing.nii.gz"), "center": center, "radii": [8, 8, 8]},
+        {"image": str(case), "random": "tiny", "organ": f"{organs}:5", "out": "three.nii.gz",
+         "mask_out": "three-mask.nii.gz"},
+    ]  # fmt: skip
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"cases": cases}))
+    folder = tmp_path / "out"
+    code = main(["synthesize", "--datalist", str(datalist), "--out", str(folder),
+                 "--model", "modelled", "--quiet"])  # fmt: skip
+    assert code == 1
+    assert (folder / "one.nii.gz").is_file()
+    assert (folder / "three.nii.gz").is_file()
+
+
+def test_an_existing_output_is_kept_unless_overwrite_is_said(case, organs, tmp_path, capsys):
+    out = tmp_path / "t.nii.gz"
+    out.write_text("precious")
+    arguments = ("--random", "tiny", "--organ", f"{organs}:5")
+    assert synthesize(case, out, *arguments) == 1
+    assert out.read_text() == "precious"
+    assert "--overwrite" in capsys.readouterr().err
+    assert synthesize(case, out, *arguments, "--overwrite") == 0
+
+
+def test_a_crash_while_writing_leaves_nothing(case, organs, tmp_path, monkeypatch):
+    def broken(*_args, **_more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("difftumor.commands.synthesize.write_json", broken)
+    before = set(tmp_path.iterdir())
+    assert (
+        synthesize(case, tmp_path / "t.nii.gz", "--random", "tiny", "--organ", f"{organs}:5") == 1
+    )
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([], 2),
+        (["synthesize"], 2),
+        (["synthesize", "--out", "x.nii.gz"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--random", "tiny", "--center", "0", "0", "0"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--random", "huge"], 2),
+        (["nonsense"], 2),
+        (["models", "list", "--json"], 0),
+        (["models", "path"], 0),
+        (["doctor", "--json"], 0),
+        (["--help"], 0),
+    ],
+)  # fmt: skip
+def test_exit_codes(arguments, code, capsys):
+    assert main(arguments) == code
+    capsys.readouterr()
+
+
+def test_doctor_and_list_print_json(capsys):
+    main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["devices"][-1]["device"] == "cpu"
+    assert report["devices"][-1]["ok"]
+    main(["models", "list", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert {"id", "task", "organ", "modality", "installed", "bytes", "licence"} <= set(rows[0])
+    assert sum(row["id"].startswith("difftumor-") for row in rows) == 16

@@ -1,0 +1,150 @@
+"""What keeps the house in order: imports go down only, light modules stay light, packages are complete."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE = ROOT / "DiffTumorSlicer" / "difftumor"
+
+# Slicer's own process imports these; it must never load torch (DESIGN, section 2).
+WITHOUT_TORCH = (
+    "parameters",
+    "protocol",
+    "bridge",
+    "models",
+    "grids",
+    "ellipsoids",
+    "volumes",
+    "lesions",
+    "provenance",
+    "phantom",
+    "sites",
+    "synthesis",
+    "tumor_shapes",
+)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of the modules that a file imports, wherever it does."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(ENGINE.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(ENGINE.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_engine_knows_neither_slicer_nor_qt_nor_the_training_programs(name):
+    roots = {imported.split(".")[0] for imported in imports_of(MODULES[name])}
+    assert not roots & {
+        "slicer",
+        "vtk",
+        "qt",
+        "ctk",
+        "PySide6",
+        "training",
+        "Testing",
+        "DiffTumorSlicerLib",
+    }
+
+
+def test_no_import_goes_in_a_circle():
+    # A package's own __init__ only gathers its modules, so it counts as them.
+    edges = {
+        name: {
+            i
+            for i in imports_of(path)
+            if i in MODULES and i != name and not name.startswith(f"{i}.")
+        }
+        for name, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for other in sorted(edges[name]):
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_light_modules_import_without_torch():
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        + "\n".join(f"import difftumor.{name}" for name in WITHOUT_TORCH)
+        + "\nassert 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ENGINE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_list_of_packages_is_complete():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"]) - {"difftumor.resources"}
+    assert listed == {module_name(path) for path in ENGINE.rglob("__init__.py")}
+
+
+def test_nothing_of_testing_or_training_is_packaged():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert all(
+        name.split(".")[0] == "difftumor" for name in project["tool"]["setuptools"]["packages"]
+    )
+
+
+def test_files_stay_readable():
+    folders = (ENGINE, ROOT / "training")
+    lengths = {p: len(p.read_text("utf-8").splitlines()) for f in folders for p in f.rglob("*.py")}
+    assert {str(path): n for path, n in lengths.items() if n > 420} == {}
+
+
+def test_the_fixtures_that_travel_stay_small():
+    size = sum(
+        path.stat().st_size for path in (ROOT / "Testing" / "parity").rglob("*") if path.is_file()
+    )
+    assert size <= 4e6
+
+
+def test_no_file_of_the_project_is_real_data_or_foreign_weights():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    allowed = ("Testing/parity/", "DiffTumorSlicer/Resources/Models/")
+    heavy = (
+        ".nii",
+        ".nii.gz",
+        ".dcm",
+        ".nrrd",
+        ".mha",
+        ".pt",
+        ".ckpt",
+        ".safetensors",
+        ".npz",
+        ".npy",
+    )
+    assert [name for name in tracked if name.endswith(heavy) and not name.startswith(allowed)] == []
