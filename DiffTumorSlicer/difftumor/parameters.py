@@ -16,7 +16,6 @@ Organ = Literal["liver", "pancreas", "kidney"]
 TumorSize = Literal["tiny", "small", "medium", "large"]
 Blend = Literal["feather", "paper"]
 Grain = Literal["auto", "scan", "model"]
-Precision = Literal["float32", "bfloat16"]
 P = TypeVar("P")
 
 MODELLED = "modelled"  # model id of the modelling-based baseline, which needs no weights
@@ -81,7 +80,6 @@ class SynthesisParameters:
     grain: Grain = _said(
         "auto", "'scan' keeps the scan's noise in the tumor, 'model' takes what the model paints."
     )
-    precision: Precision = _said("float32", "'bfloat16' decodes faster, within about 2 HU.")
 
     def __post_init__(self) -> None:
         if isinstance(self.ellipsoid, Mapping):

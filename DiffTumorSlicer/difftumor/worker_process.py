@@ -207,10 +207,6 @@ def worker_environment(python: str, base: Mapping[str, str] | None = None) -> di
     environment["PYTHONUNBUFFERED"] = "1"
     # Idle threads of a resident process must sleep, not spin.
     environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    if sys.platform == "linux":
-        # Huge pages: the decoder walks through gigabytes of fresh memory.
-        tunables = [environment.get("GLIBC_TUNABLES", ""), "glibc.malloc.hugetlb=1"]
-        environment["GLIBC_TUNABLES"] = ":".join(filter(None, tunables))
     return environment
 
 

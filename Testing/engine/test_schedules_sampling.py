@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
+from difftumor.protocol import Cancelled
 from difftumor.sampling import (
-    Cancelled,
     ddim_timesteps,
     denormalize_latent,
     normalize_latent,

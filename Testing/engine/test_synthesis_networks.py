@@ -111,6 +111,13 @@ def test_quantiser_finds_the_nearest_code(small, count):
     )
 
 
+def test_quantiser_keeps_float32_under_autocast(small):
+    z = 2 * volume(1, 3, 1000, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = small.quantize(z)[0]
+    assert torch.equal(lowered, small.quantize(z)[0])
+
+
 def test_codes_are_their_own_nearest(small):
     z = small.codebook.embeddings.t().reshape(1, 3, 300, 1, 1)
     assert small.quantize(z)[0].flatten().tolist() == list(range(300))

@@ -19,7 +19,6 @@ def test_the_worker_finds_difftumor_and_the_settings_for_speed(bridge):
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     assert environment["PYTHONUTF8"] == "1"
     assert environment["PYTHONUNBUFFERED"] == "1"
-    assert "glibc.malloc.hugetlb=1" in environment["GLIBC_TUNABLES"]
     assert ENGINE in found["path"]
     assert "difftumor-session-" in found["folder"], "no file of the user's folder is imported"
 
@@ -62,11 +61,6 @@ def test_another_python_meets_nothing_of_slicers():
 def test_another_python_does_not_get_our_site_packages(monkeypatch):
     monkeypatch.setattr(worker_process, "_PACKAGE_PARENT", Path("/venv/lib/site-packages"))
     assert "PYTHONPATH" not in worker_environment("/usr/bin/python3", {})
-
-
-def test_settings_for_glibc_are_kept():
-    environment = worker_environment("python", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"})
-    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from difftumor.parameters import (
     Ellipsoid,
     Grain,
     Organ,
-    Precision,
     SynthesisParameters,
     TumorSize,
     to_dict,
@@ -79,8 +78,6 @@ class Synthesize(CommonOptions):
     """feather: nothing outside the rim changes; paper: as published, per organ."""
     grain: Grain = DEFAULTS["grain"]
     """scan keeps the scan's noise in the tumor, model takes what the model paints."""
-    precision: Precision = DEFAULTS["precision"]
-    """bfloat16 decodes faster, within about 2 HU."""
     mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Tumor mask, 0/1."""
     series: str | None = None
@@ -176,7 +173,6 @@ class Synthesize(CommonOptions):
             feather_mm=self.feather,
             blend=self.blend,
             grain=self.grain,
-            precision=self.precision,
         )
 
 
