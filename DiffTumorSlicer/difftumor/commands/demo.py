@@ -12,7 +12,7 @@ import tyro
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.commands.common import CommonOptions
+from difftumor.commands.common import CommonOptions, tell_device
 from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter, say
@@ -46,6 +46,7 @@ class Demo(CommonOptions):
         cache: dict[str, Any] = {}
         with Reporter(self.quiet) as reporter:
             model = chosen_model(reporter)
+            tell_device(self.device, model, reporter)
             case = self.out / "phantom.nii.gz"
             reporter("making the phantom", 0, 1)
             phantom = make_abdomen(PHANTOM_SEED, orientation="LPS")

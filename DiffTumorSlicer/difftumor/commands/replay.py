@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from difftumor.commands.common import CommonOptions, read_scan
+from difftumor.commands.common import CommonOptions, read_scan, tell_device
 from difftumor.commands.synthesize import volume_with_tumors
 from difftumor.console import Reporter, say
 from difftumor.outputs import check_outputs, staged
@@ -57,6 +57,7 @@ class Replay(CommonOptions):
                 organ = read_mask(organ_path, inputs["organ"]["label"], reference=volume.grid)
                 expect("the organ mask", image_hash(organ, volume.affine), inputs["organ"])
             parameters = from_dict(SynthesisParameters, content["parameters"])
+            tell_device(self.device, parameters.model, reporter)
             result, model, device = run_synthesis(
                 volume.array, volume.grid, organ, parameters, self.device, {}, reporter
             )

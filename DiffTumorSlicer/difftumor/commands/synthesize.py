@@ -11,7 +11,13 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from difftumor.commands.common import CommonOptions, organ_of_label, read_organ, read_scan
+from difftumor.commands.common import (
+    CommonOptions,
+    organ_of_label,
+    read_organ,
+    read_scan,
+    tell_device,
+)
 from difftumor.console import Reporter, say
 from difftumor.outputs import check_outputs, staged
 from difftumor.parameters import (
@@ -91,6 +97,7 @@ class Synthesize(CommonOptions):
             raise UsageError("give either a CT or --datalist FILE.json, not both and not neither")
         cache: dict[str, Any] = {}
         with Reporter(self.quiet) as reporter:
+            tell_device(self.device, self.model, reporter)
             if self.datalist is None:
                 self.one_case(cache, reporter)
                 return 0

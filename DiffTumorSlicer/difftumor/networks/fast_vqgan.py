@@ -1,4 +1,4 @@
-"""The encoder and decoder of vqgan.py for inference on a CPU: same numbers, less time and memory.
+"""The encoder and decoder of vqgan_layers.py for inference on a CPU: same numbers, less time and memory.
 
 Volumes are walked through in slabs of a few planes that stay in the cache, in the layout (Z, X, Y, C).
 Measured on two Zen 4 cores, CPU seconds for decoding one 96^3 crop (modules 6.0 to 6.5, here 2.4 to 2.7):
@@ -11,14 +11,12 @@ Nothing is kept between calls, so weights may change at any time.
 
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from .vqgan import VQGAN, Callback, ResBlock
+from .vqgan_layers import Callback, Decoder, Encoder, ResBlock, SameConv
 
 Tick = Callable[[], None]
 
@@ -178,9 +176,7 @@ def inverse(m: list[Tensor]) -> Iterator[Tensor]:
     yield odd_1.add_(odd_2, alpha=8).add_(m[5])
 
 
-def res_block(
-    x: Tensor, moments: Moments, block: "ResBlock", hidden: Tensor, tick: Tick
-) -> Moments:
+def res_block(x: Tensor, moments: Moments, block: ResBlock, hidden: Tensor, tick: Tick) -> Moments:
     """ResBlock in place on x (Z, X, Y, C), whose moments are given; returns the new ones.
 
     `hidden` is room for the inner result: new pages cost as much time as a convolution.
@@ -219,19 +215,19 @@ def first_conv(x: Tensor, conv: nn.Conv3d, start: int, stop: int) -> Tensor:
     return F.conv2d(neighbors.permute(0, 3, 1, 2), conv.weight[:, 0], conv.bias).permute(0, 2, 3, 1)
 
 
-def encode(model: "VQGAN", x: Tensor) -> Tensor:
-    """model.pre_vq_conv(model.encoder(x)): (B, 1, Z, X, Y) -> (B, 8, Z/4, X/4, Y/4)."""
+def encode(encoder: Encoder, pre_vq_conv: SameConv, x: Tensor) -> Tensor:
+    """pre_vq_conv(encoder(x)): (B, 1, Z, X, Y) -> (B, 8, Z/4, X/4, Y/4)."""
     latents = []
     for volume in x:
-        features, first = volume.permute(1, 2, 3, 0), model.encoder.conv_first.conv
-        for block in model.encoder.conv_blocks:
+        features, first = volume.permute(1, 2, 3, 0), encoder.conv_first.conv
+        for block in encoder.conv_blocks:
             features, moments = down_conv(features, block.down.conv, first)
             hidden = torch.empty_like(features)
             moments = res_block(features, moments, block.res, hidden, lambda: None)
             first = None
-        scale, shift = moments.affine(model.encoder.final_block[0])
+        scale, shift = moments.affine(encoder.final_block[0])
         features = F.silu(torch.addcmul(shift, features, scale), inplace=True)
-        last = model.pre_vq_conv.conv
+        last = pre_vq_conv.conv
         latents.append(F.linear(features, last.weight.flatten(1), last.bias))
     return torch.stack(latents).permute(0, 4, 1, 2, 3)
 
@@ -266,8 +262,10 @@ def last_conv(x: Tensor, conv: nn.Conv3d, tick: Tick) -> Tensor:
     return out
 
 
-def decode(model: "VQGAN", z: Tensor, callback: "Callback | None" = None) -> Tensor:
-    """model.decoder(model.post_vq_conv(z)): (B, 8, Z, X, Y) -> (B, 1, 4Z, 4X, 4Y)."""
+def decode(
+    decoder: Decoder, post_vq_conv: SameConv, z: Tensor, callback: Callback | None = None
+) -> Tensor:
+    """decoder(post_vq_conv(z)): (B, 8, Z, X, Y) -> (B, 1, 4Z, 4X, 4Y)."""
     depth = z.shape[2]
     per_volume = len(slabs(depth, SLAB // 2)) + 4 * len(slabs(2 * depth, TILE))
     per_volume += len(slabs(2 * depth, SLAB // 2)) + 4 * len(slabs(4 * depth, TILE))
@@ -280,14 +278,14 @@ def decode(model: "VQGAN", z: Tensor, callback: "Callback | None" = None) -> Ten
         if callback is not None:
             callback(done, total)
 
-    features = model.decoder.final_block(model.post_vq_conv(z))
+    features = decoder.final_block(post_vq_conv(z))
     volumes = []
     for volume in features:
         x = volume.permute(1, 2, 3, 0).contiguous()
-        for block in model.decoder.conv_blocks:
+        for block in decoder.conv_blocks:
             x, moments = up_conv(x, block.up.convt, tick)
             hidden = torch.empty_like(x)
             moments = res_block(x, moments, block.res1, hidden, tick)
             res_block(x, moments, block.res2, hidden, tick)
-        volumes.append(last_conv(x, model.decoder.conv_last.conv, tick))
+        volumes.append(last_conv(x, decoder.conv_last.conv, tick))
     return torch.stack(volumes)[:, None]
