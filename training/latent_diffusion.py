@@ -1,0 +1,160 @@
+"""Stage 2: the latent diffusion model, `python -m training.latent_diffusion paper|paper200|demo|tiny`.
+
+The denoiser learns eps of x_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, given the latent of the scan without the
+tumor's voxels and the tumor mask; the loss is L1 (Chen et al. 2024, section 3.2 and eq. 6; Ho et al. 2020).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from difftumor.networks.latent_unet import LatentUNet
+from difftumor.networks.vqgan import VQGAN
+from difftumor.sampling import denormalize_latent, sample_ddim, sample_ddpm
+from difftumor.schedules import Schedule, cosine_betas
+from training.config import DiffusionConfig, Stage, read_command_line
+from training.data import Case, draw_tumor_crop, random_generator
+from training.latents import LatentPool, Pair, encode_pair, load_autoencoder
+from training.loop import run_program, shares
+from training.presets import DIFFUSION_PRESETS
+
+CROPS, NOISE, PICTURE = range(3)
+# Schedules of at most this many steps are sampled one by one for the picture, longer ones with DDIM.
+ANCESTRAL_UP_TO = 10
+PICTURE_DDIM_STEPS = 20
+
+logger = logging.getLogger(__name__)
+
+
+def diffusion_loss(
+    eps: Tensor, noise: Tensor, mask: Tensor | None = None, mask_weight: float = 0.0
+) -> Tensor:
+    """Mean absolute difference between true and predicted noise.
+
+    Args:
+        eps: predicted noise (B, C, Z, X, Y).
+        noise: true noise, same shape.
+        mask: (B, 1, Z, X, Y), -1 outside and 1 inside the tumor.
+        mask_weight: extra weight inside; the weights are normalised to mean 1.
+    """
+    difference = (eps - noise).abs()
+    if not mask_weight or mask is None:
+        return difference.mean()
+    weight = 1 + mask_weight * (mask > 0).to(difference)
+    return (difference * weight).mean() / weight.mean()
+
+
+class DiffusionTraining:
+    """The Program of stage 2 (see training.loop)."""
+
+    averaged = "denoise_fn"
+
+    def __init__(self, fabric: Fabric, config: DiffusionConfig, cases: list[Case]) -> None:
+        self.fabric, self.config, self.cases = fabric, config, cases
+        self.vqgan: VQGAN = load_autoencoder(config.autoencoder).to(fabric.device)
+        self.schedule = Schedule.from_betas(cosine_betas(config.network.steps)).to(
+            device=fabric.device
+        )
+        channels = self.vqgan.codebook.embeddings.shape[1]
+        size, adam = config.network, config.optimizer
+        self.denoiser = LatentUNet(size.dim, size.dim_mults, 2 * channels + 1, channels)
+        optimizer = torch.optim.Adam(
+            self.denoiser.parameters(), adam.lr, betas=(adam.beta1, adam.beta2)
+        )
+        self.denoise, self.optimizer = fabric.setup(self.denoiser, optimizer)
+        self.modules: dict[str, nn.Module] = {"denoise_fn": self.denoiser}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"denoise_fn": self.optimizer}
+        self.pool: LatentPool | None = None
+        if config.pool:
+            self.pool = LatentPool.prepare(config, fabric, self.vqgan, cases)
+
+    def pairs(self, step: int, count: int, edge: int, purpose: int = CROPS) -> Pair:
+        """Draw this process's latents of a step: target, condition with the mask channel."""
+        rng = random_generator(self.config.seed, self.fabric.global_rank, step, purpose)
+        if self.pool is not None:
+            drawn = [self.pool.draw(rng, edge // 4) for _ in range(count)]
+            return Pair(
+                *(torch.stack(parts).to(self.fabric.device) for parts in zip(*drawn, strict=True))
+            )
+        crops = [draw_tumor_crop(rng, self.cases, edge, self.config.data) for _ in range(count)]
+        ct, mask = (
+            torch.from_numpy(np.stack(arrays)[:, None]).to(self.fabric.device)
+            for arrays in zip(*crops, strict=True)
+        )
+        return encode_pair(self.vqgan, ct, mask)
+
+    def step(self, seen: int, step: int, stage: Stage) -> dict[str, Tensor | float]:  # noqa: ARG002
+        """One step of the denoiser."""
+        self.denoiser.train()
+        rounds = shares(self.fabric, stage.batch, self.config.hardware.microbatch)
+        target, condition = self.pairs(step, sum(rounds), stage.edge)
+        rng = random_generator(self.config.seed, self.fabric.global_rank, step, NOISE)
+        times = torch.from_numpy(rng.integers(self.schedule.length, size=len(target)))
+        noise = torch.from_numpy(rng.standard_normal(tuple(target.shape), dtype=np.float32))
+        facts: dict[str, Tensor | float] = {}
+        first = 0
+        for number, count in enumerate(rounds):
+            part = slice(first, first + count)
+            first += count
+            t, eps = times[part].to(target.device), noise[part].to(target.device)
+            x_t = self.schedule.q_sample(target[part], t, eps)
+            with self.fabric.no_backward_sync(self.denoise, enabled=number < len(rounds) - 1):
+                predicted = self.denoise(torch.cat([x_t, condition[part]], dim=1), t)
+                mask = condition[part, -1:]
+                loss = diffusion_loss(predicted, eps, mask, self.config.mask_weight)
+                share = count / sum(rounds)
+                self.fabric.backward(loss * share)
+            facts["loss"] = facts.get("loss", 0.0) + loss.detach() * share
+        clip = self.config.optimizer.clip
+        if clip:
+            norm = self.fabric.clip_gradients(self.denoise, self.optimizer, max_norm=clip)
+            facts["gradient"] = norm if norm is not None else 0.0
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return facts
+
+    @torch.no_grad()
+    def picture(self) -> NDArray[np.float32]:
+        """Two fixed crops, axial and coronal: the scan, what the denoiser sees, what it makes."""
+        edge = self.config.stages[-1][1]
+        target, condition = self.pairs(0, 2, edge, PICTURE)
+        rng = random_generator(self.config.seed, 0, 0, PICTURE)
+
+        def draw(_step: int = 0) -> Tensor:
+            noise = rng.standard_normal(tuple(target.shape), dtype=np.float32)
+            return torch.from_numpy(noise).to(target.device)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.denoise(torch.cat([x_t, condition], dim=1), t)
+
+        self.denoiser.eval()
+        if self.schedule.length <= ANCESTRAL_UP_TO:
+            made = sample_ddpm(denoise, draw(), self.schedule, noise=draw)
+        else:
+            made = sample_ddim(denoise, draw(), self.schedule, PICTURE_DDIM_STEPS)
+        rows = []
+        for latent in (target, condition[:, :-1], made):
+            volume = self.vqgan.decode(denormalize_latent(latent, *self.vqgan.code_range()))
+            views = [
+                view
+                for crop in volume[:, 0].float().cpu().numpy()
+                for view in (crop[edge // 2].T, crop[::-1, :, edge // 2])
+            ]
+            rows.append(np.concatenate(views, axis=1))
+        return (np.concatenate(rows) + 1) / 2
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    config = read_command_line(DIFFUSION_PRESETS, "python -m training.latent_diffusion", args)
+    return run_program(config, DiffusionTraining)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
