@@ -282,6 +282,12 @@ class DiffusionConfig:
     """Edge of the crops in the pool."""
     mask_weight: float = limited(0.0, 0, 1e6)
     """Extra weight of the loss inside the tumor mask (not in the paper)."""
+    own_states: float = limited(0.0, 0, 1, lasting=False)
+    """Share of x_t made by the sampler's step from the denoiser's own x_0 at t + 1, not from the true one
+    (not in the paper). With T = 4 a step multiplies the error of eps by 263: short training does not get
+    it small enough, and the next step must cope with what comes."""
+    own_states_from: int = limited(0, 0, 10**12, "samples", lasting=False)
+    """Samples after which `own_states` holds."""
     network: DenoiserNetwork = field(default_factory=DenoiserNetwork)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-4, clip=0.0))

@@ -89,7 +89,7 @@ class DiffusionTraining:
         )
         return encode_pair(self.vqgan, ct, mask)
 
-    def step(self, seen: int, step: int, stage: Stage) -> dict[str, Tensor | float]:  # noqa: ARG002
+    def step(self, seen: int, step: int, stage: Stage) -> dict[str, Tensor | float]:
         """One step of the denoiser."""
         self.denoiser.train()
         rounds = shares(self.fabric, stage.batch, self.config.hardware.microbatch)
@@ -97,6 +97,7 @@ class DiffusionTraining:
         rng = random_generator(self.config.seed, self.fabric.global_rank, step, NOISE)
         times = torch.from_numpy(rng.integers(self.schedule.length, size=len(target)))
         noise = torch.from_numpy(rng.standard_normal(tuple(target.shape), dtype=np.float32))
+        share_own = self.config.own_states if seen >= self.config.own_states_from else 0.0
         facts: dict[str, Tensor | float] = {}
         first = 0
         for number, count in enumerate(rounds):
@@ -104,6 +105,10 @@ class DiffusionTraining:
             first += count
             t, eps = times[part].to(target.device), noise[part].to(target.device)
             x_t = self.schedule.q_sample(target[part], t, eps)
+            if share_own:
+                x_t, eps = self._own_states(
+                    rng, target[part], condition[part], t, x_t, eps, share_own
+                )
             with self.fabric.no_backward_sync(self.denoise, enabled=number < len(rounds) - 1):
                 predicted = self.denoise(torch.cat([x_t, condition[part]], dim=1), t)
                 mask = condition[part, -1:]
@@ -118,6 +123,50 @@ class DiffusionTraining:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return facts
+
+    @torch.no_grad()
+    def _own_states(
+        self,
+        rng: np.random.Generator,
+        target: Tensor,
+        condition: Tensor,
+        t: Tensor,
+        x_t: Tensor,
+        eps: Tensor,
+        share: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Replace a share of (x_t, eps) by what the sampler's step from t + 1 gives.
+
+        x_t = coef1 clamp(x_0_hat) + coef2 x_{t+1} + sigma noise, and the eps that leads from it to the true
+        z_0.  Below, `before` is t + 1; the last t has none before it.
+        """
+        schedule, shape = self.schedule, tuple(target.shape)
+        chosen = torch.from_numpy(rng.random(len(t)) < share).to(t.device)
+        chosen &= t < schedule.length - 1
+        drawn = [
+            torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(target.device)
+            for _ in range(2)
+        ]
+        if not bool(chosen.any()):
+            return x_t, eps
+        z, cond, before = target[chosen], condition[chosen], t[chosen] + 1
+        x_before = schedule.q_sample(z, before, drawn[0][chosen])
+        predicted = self.denoiser(torch.cat([x_before, cond], dim=1), before).float()
+
+        def at(table: Tensor, times: Tensor) -> Tensor:
+            return table[times].view(-1, 1, 1, 1, 1)
+
+        x_0 = at(schedule.sqrt_recip_alphas_cumprod, before) * x_before
+        x_0 = x_0 - at(schedule.sqrt_recipm1_alphas_cumprod, before) * predicted
+        deviation = (0.5 * at(schedule.posterior_log_variance_clipped, before)).exp()
+        own = at(schedule.posterior_mean_coef1, before) * x_0.clamp(-1, 1)
+        own = own + at(schedule.posterior_mean_coef2, before) * x_before
+        own = own + deviation * drawn[1][chosen]
+        signal = at(schedule.sqrt_alphas_cumprod, t[chosen])
+        sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t[chosen])
+        x_t, eps = x_t.clone(), eps.clone()
+        x_t[chosen], eps[chosen] = own, (own - signal * z) / sigma
+        return x_t, eps
 
     @torch.no_grad()
     def picture(self) -> NDArray[np.float32]:

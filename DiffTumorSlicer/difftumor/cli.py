@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 # Threads that wait by spinning steal the second core and count as work; set before torch is imported.
@@ -11,15 +10,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import tyro
 
+from difftumor.commands.common import UsageError
 from difftumor.commands.demo import Demo
 from difftumor.commands.doctor import Doctor
 from difftumor.commands.models import Models
 from difftumor.commands.phantom import MakePhantom
 from difftumor.commands.replay import Replay
-from difftumor.commands.synthesize import Synthesize, UsageError
-from difftumor.devices import DeviceError
-from difftumor.models import ModelError
-from difftumor.protocol import Cancelled, is_disk_full
+from difftumor.commands.synthesize import Synthesize
+from difftumor.console import complain
+from difftumor.failures import explain_failure
+from difftumor.protocol import Cancelled
 
 Command = (
     Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -54,25 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         return _failed(str(error), 2)
     except (KeyboardInterrupt, Cancelled):
-        return _failed("cancelled; nothing was written", 1)
-    except MemoryError:
-        return _failed(
-            "the machine ran out of memory; close other programs or use a smaller scan", 1
-        )
-    except (ValueError, ModelError, DeviceError, FileNotFoundError) as error:
-        return _failed(str(error), 1)
-    except OSError as error:
-        if is_disk_full(error):
-            return _failed(
-                f"the disk is full ({error.filename or 'output folder'}); free some space", 1
-            )
-        return _failed(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
+        return _failed("cancelled; what was not finished was not written", 1)
+    except Exception as error:  # noqa: BLE001 (the one place where the program ends)
+        failure = explain_failure(error)
+        if failure.kind == "internal":
+            return _failed(f"{failure.message} {failure.hint}\n{failure.details}", 1)
+        return _failed(" ".join(filter(None, (failure.message, failure.hint))), 1)
 
 
 def _failed(sentence: str, code: int) -> int:
-    print(f"difftumor: {sentence}", file=sys.stderr)  # noqa: T201
+    complain(f"difftumor: {sentence}")
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

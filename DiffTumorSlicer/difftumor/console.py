@@ -68,6 +68,11 @@ class Reporter:
             print(sentence, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def complain(sentence: str) -> None:
+    """Say what failed, on stderr, also when quiet."""
+    print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def say(sentence: str) -> None:
     """Print a result line."""
     print(sentence, flush=True)  # noqa: T201

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceError(RuntimeError):
     """The asked device cannot compute."""
 
 
-def resolve_device(name: str = "auto") -> torch.device:
+def resolve_device(
+    name: str = "auto", note: Callable[[str], None] = logger.warning
+) -> torch.device:
     """Turn 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps' into a device that computes.
 
     'auto' takes CUDA, then MPS, then the CPU, and only devices that pass `probe`.
+
+    Args:
+        note: told in a sentence why 'auto' passed a device over.
 
     Raises: DeviceError: if a named device does not exist or cannot run a convolution.
     """
     if name == "auto":
         for candidate in available_devices():
-            if candidate == "cpu" or probe(candidate)["ok"]:
+            result = probe(candidate)
+            if candidate == "cpu" or result["ok"]:
                 return torch.device(candidate)
+            note(f"{candidate} is present but cannot compute ({result['reason']}); it is not used.")
     known = available_devices()
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in known:

@@ -57,6 +57,10 @@ def examine() -> dict[str, Any]:
             f"Only {memory.available / 1e9:.1f} GB of memory are free; {NEEDED_MEMORY_GB:g} GB are needed. "
             "Close other programs."
         )
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        problems.append(
+            f"The models folder {folder} is not a folder that can be written. Set DIFFTUMOR_HOME to another."
+        )
     if free_disk < NEEDED_DISK_GB:
         problems.append(
             f"Only {free_disk:.1f} GB are free on the disk of {folder}. Free some, or set DIFFTUMOR_HOME to "
@@ -67,7 +71,7 @@ def examine() -> dict[str, Any]:
 
 def _describe(name: str) -> dict[str, Any]:
     facts = probe(name)
-    if name.startswith("cuda"):
+    if name.startswith("cuda") and facts["ok"]:
         properties = torch.cuda.get_device_properties(name)
         free, total = torch.cuda.mem_get_info(name)
         facts |= {

@@ -37,17 +37,13 @@ def ellipsoid_box(
     center_ras: tuple[float, float, float],
     radii_mm: tuple[float, float, float],
     rotation_deg: tuple[float, float, float] = (0, 0, 0),
-    margin_mm: float = 0.0,
 ) -> Box:
-    """Smallest index box of `grid` that holds every voxel centre of the (grown) ellipsoid.
-
-    Args:
-        margin_mm: how far the radii are grown first, >= 0.
+    """Smallest index box of `grid` that holds every voxel centre of the ellipsoid.
 
     Returns: three slices, clipped to the grid; a slice is empty where the ellipsoid lies outside.
     """
     to_index = np.linalg.inv(grid.affine)
-    axes = rotation_matrix(rotation_deg) * (np.asarray(radii_mm, float) + margin_mm)
+    axes = rotation_matrix(rotation_deg) * np.asarray(radii_mm, float)
     center = to_index[:3, :3] @ np.asarray(center_ras, float) + to_index[:3, 3]
     # The extent of an ellipsoid along an index axis is the norm of the mapped half axes' row.
     half = np.linalg.norm(to_index[:3, :3] @ axes, axis=1)

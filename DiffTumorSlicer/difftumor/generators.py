@@ -136,6 +136,8 @@ class DiffusionGenerator:
         return Generated(from_network(painted), reference)
 
     def _keeps_grain(self, parameters: SynthesisParameters) -> bool:
+        if parameters.blend == "paper":
+            return False  # the published rule blends the decoded crop itself
         if parameters.grain == "auto":
             return bool(self.facts.get("keeps_grain", False))
         return parameters.grain == "scan"

@@ -24,12 +24,22 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, overwrite:
     for path in outputs:
         if path.suffix == ".json":
             # A side-car goes where its image goes, so folder and permissions are already known.
+            if path.is_dir():
+                raise VolumeError(
+                    f"{path} is a folder, where the side-car should go. Choose another name."
+                )
             if path.exists() and not overwrite:
                 raise FileExistsError(
                     f"{path} exists already. Choose another name, or add --overwrite."
                 )
         else:
             check_output(path, overwrite, None)
+        if any(
+            other.is_dir() and path.resolve().is_relative_to(other.resolve()) for other in inputs
+        ):
+            raise VolumeError(
+                f"{path} lies in the folder of an input, which is never changed. Choose another."
+            )
         if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
             raise VolumeError(
                 f"{path} is also an input, and inputs are never changed. Choose another name."
@@ -41,12 +51,17 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, overwrite:
 
 
 @contextmanager
-def staged(outputs: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield a stand-in path for each output; on success all are renamed, on an error none appears.
+def staged(outputs: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
+    """Yield a stand-in path for each output; on success all take their places, on an error none does.
 
-    The stand-ins lie in hidden folders beside the outputs, so the final step is a rename on one disk.
+    The stand-ins lie in hidden folders beside the outputs, so that the last step renames on one disk.
+    What was there before is set aside first and comes back if a later output cannot be placed.
+
+    Raises: FileExistsError: another program made an output meanwhile, and `overwrite` is not set.
     """
     folders: list[Path] = []
+    aside: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
     try:
         stand_ins = []
         for path in outputs:
@@ -55,7 +70,22 @@ def staged(outputs: Sequence[Path]) -> Iterator[list[Path]]:
             stand_ins.append(folder / path.name)
         yield stand_ins
         for stand_in, path in zip(stand_ins, outputs, strict=True):
+            if path.exists():
+                if not overwrite:
+                    raise FileExistsError(
+                        f"{path} was written by another program meanwhile. Choose another name."
+                    )
+                kept = stand_in.with_name(f"before-{path.name}")
+                path.replace(kept)
+                aside.append((kept, path))
             stand_in.replace(path)
+            placed.append(path)
+    except BaseException:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        for kept, path in aside:
+            kept.replace(path)
+        raise
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)

@@ -46,9 +46,13 @@ class Ellipsoid:
 
     def __post_init__(self) -> None:
         for name in ("center_ras", "radii_mm", "rotation_deg"):
-            value = tuple(float(v) for v in getattr(self, name))
+            given = getattr(self, name)
+            try:
+                value = tuple(float(v) for v in given)
+            except (TypeError, ValueError):
+                value = ()
             if len(value) != 3 or not all(math.isfinite(v) for v in value):
-                raise ValueError(f"{name} must be three finite numbers, got {value}")
+                raise ValueError(f"{name} must be three finite numbers, got {given!r}")
             object.__setattr__(self, name, value)
         check_ranges(self)
 
@@ -84,6 +88,8 @@ class SynthesisParameters:
     def __post_init__(self) -> None:
         if isinstance(self.ellipsoid, Mapping):
             object.__setattr__(self, "ellipsoid", from_dict(Ellipsoid, self.ellipsoid))
+        elif self.ellipsoid is not None and not isinstance(self.ellipsoid, Ellipsoid):
+            raise ValueError(f"ellipsoid must have a centre and radii, got {self.ellipsoid!r}")
         if (self.ellipsoid is None) == (self.size is None):
             raise ValueError(
                 "give either an ellipsoid (centre and radii) or a random size, not "
@@ -106,6 +112,9 @@ def check_ranges(parameters: Any) -> None:
                    for c in get_args(part) if isinstance(c, str)]  # fmt: skip
         if choices and value not in choices:
             raise ValueError(f"{item.name} must be one of {', '.join(choices)}; got {value!r}")
+        if hints[item.name] in (bool, str) and not isinstance(value, hints[item.name]):
+            kind = "true or false" if hints[item.name] is bool else "a text"
+            raise ValueError(f"{item.name} must be {kind}, got {value!r}")
         if "min" not in item.metadata:
             continue
         low, high, unit = (item.metadata[key] for key in ("min", "max", "unit"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from difftumor.grids import Grid, crop_grid, resample
 
-matplotlib.use("Agg")
 ABDOMEN_WINDOW = (-160.0, 240.0)  # width 400, level 40
 LIVER_WINDOW = (20.0, 180.0)
 CLOSE_UP_MM = 110.0
@@ -106,7 +104,18 @@ def before_and_after(
                 axis.contour(shown, levels=[0.5], colors="#ffd400", linewidths=1.0)
             axis.set_title(text, color="white", fontsize=10)
             axis.set_axis_off()
-            for x, y, letter in ((0.03, 0.5, "R"), (0.93, 0.5, "L")):
+            top, bottom = ("A", "P") if view == "axial" else ("S", "I")
+            marks = ((0.03, 0.5, "R"), (0.94, 0.5, "L"), (0.48, 0.95, top), (0.48, 0.02, bottom))
+            for x, y, letter in marks:
                 axis.text(x, y, letter, color="white", transform=axis.transAxes, fontsize=9)
+            width, level = window[1] - window[0], (window[1] + window[0]) / 2
+            corner = f"W {width:.0f} L {level:.0f}" + (
+                f", {CLOSE_UP_MM:.0f} mm" if close_up else ""
+            )
+            axis.text(0.02, 0.02, corner, color="#bbbbbb", transform=axis.transAxes, fontsize=7)
+            if array is after:
+                axis.text(
+                    0.7, 0.02, "SYNTHETIC", color="#ffd400", transform=axis.transAxes, fontsize=7
+                )
     figure.suptitle(title, color="white", fontsize=12)
     figure.savefig(path, dpi=90)

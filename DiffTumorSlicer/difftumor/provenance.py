@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
 def sidecar_path(output: Path) -> Path:
     """`tumor.nii.gz` -> `tumor.json`."""
     name = output.name
-    for suffix in (".nii.gz", output.suffix):
+    for suffix in (".nii.gz", output.suffix.lower()):
         if suffix and name.lower().endswith(suffix):
             return output.with_name(name[: -len(suffix)] + ".json")
     return output.with_name(name + ".json")
@@ -99,15 +99,15 @@ def describe(
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Write a JSON file whole or not at all."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -140,4 +140,13 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     for key, kind in wanted.items():
         if not isinstance(content.get(key), kind):
             raise SidecarError(f"{path} is damaged: '{key}' is missing or of the wrong kind.")
+    for role, entry in content["inputs"].items():
+        if not isinstance(entry, dict) or not all(
+            isinstance(entry.get(k), str) for k in ("path", "sha256")
+        ):
+            raise SidecarError(f"{path} is damaged: the input '{role}' has no path or no SHA-256.")
+    if "scan" not in content["inputs"] or not isinstance(
+        content["result"].get("output_sha256"), str
+    ):
+        raise SidecarError(f"{path} is damaged: it names no scan or no SHA-256 of the result.")
     return content

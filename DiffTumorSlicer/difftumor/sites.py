@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from difftumor.tumor_shapes import TumorShape, lesion_mask, sample_lesions
 
 CROP_MM = 96  # the networks see one crop of 96 voxels of 1 mm
 CROP_MARGIN_MM = 4  # surroundings that must be visible around a tumor
+LATENT_STRIDE = 4  # the mask reaches the network as every fourth voxel
 
 
 class SynthesisError(ValueError):
@@ -38,6 +39,7 @@ class Site:
         box_on: the index box of a grid that can hold the tumor.
         clip: whether the organ mask cuts it.
         facts: JSON-ready description from which the same site can be made again.
+        index: number of the tumor in its request; decides its noise.
     """
 
     center_ras: NDArray[np.float64]
@@ -45,10 +47,14 @@ class Site:
     box_on: Callable[[Grid], Box]
     clip: bool
     facts: dict[str, Any]
+    index: int = 0
 
 
 def sites_of(
-    grid: Grid, organ: NDArray[np.bool_] | None, parameters: SynthesisParameters
+    grid: Grid,
+    organ: NDArray[np.bool_] | None,
+    parameters: SynthesisParameters,
+    shapes: Mapping[int, TumorShape] | None = None,
 ) -> tuple[list[Site], list[str]]:
     """The tumors that were asked for, and sentences about them for the user.
 
@@ -56,6 +62,7 @@ def sites_of(
         grid: of the scan.
         organ: bool mask on it, or None.
         parameters: with an ellipsoid, or with a random size (needs `organ`).
+        shapes: random shapes that were drawn before, by number; then nothing is drawn (replay).
 
     Raises: SynthesisError: no tumor of this size can be made there.
     """
@@ -71,11 +78,13 @@ def sites_of(
     size = tuple(int(n) for n in np.maximum(np.ceil(high - low), 1))
     shape_grid = crop_grid((low + high) / 2, size)
     organ_1mm = resample(organ, grid, shape_grid, order=0)
-    rng = np.random.default_rng(parameters.seed)
-    shapes = sample_lesions(
-        rng, parameters.size or "small", organ_1mm, parameters.organ, parameters.count
-    )
-    return [_shape_site(shape, shape_grid, parameters.clip_to_organ) for shape in shapes], []
+    if shapes is None:
+        rng = np.random.default_rng(parameters.seed)
+        size = parameters.size or "small"
+        drawn = sample_lesions(rng, size, organ_1mm, parameters.organ, parameters.count)
+        shapes = dict(enumerate(drawn))
+    clip = parameters.clip_to_organ
+    return [_shape_site(index, shape, shape_grid, clip) for index, shape in shapes.items()], []
 
 
 def _ellipsoid_site(grid: Grid, ellipsoid: Ellipsoid, clip: bool) -> tuple[list[Site], list[str]]:
@@ -95,7 +104,7 @@ def _ellipsoid_site(grid: Grid, ellipsoid: Ellipsoid, clip: bool) -> tuple[list[
             f"least two. In this scan radii from {grid.spacing.max():.1f} mm up fit in every direction."
         )
     widest = 2 * float(half_extent_mm(ellipsoid.radii_mm, ellipsoid.rotation_deg).max())
-    limit = CROP_MM - 2 * CROP_MARGIN_MM
+    limit = CROP_MM - 2 * CROP_MARGIN_MM - LATENT_STRIDE
     if widest > limit:
         raise SynthesisError(
             f"the ellipsoid is {widest:.0f} mm wide; the model sees one crop of {CROP_MM} mm and needs "
@@ -106,7 +115,10 @@ def _ellipsoid_site(grid: Grid, ellipsoid: Ellipsoid, clip: bool) -> tuple[list[
     volume = 4 / 3 * np.pi * float(np.prod(ellipsoid.radii_mm))
     held = int(ellipsoid_mask(grid.cropped(box), *geometry).sum()) * grid.voxel_volume_mm3
     notes = []
-    if held < 0.9 * volume:
+    index = grid.to_ijk(np.asarray(ellipsoid.center_ras))
+    beyond = (index - extent / 2 < -0.5) | (index + extent / 2 > np.asarray(grid.shape) - 0.5)
+    # Thick slices alone can hold fewer voxel centres than the volume says; only a border cuts.
+    if beyond.any() and held < 0.9 * volume:
         share = 100 * (1 - held / volume)
         notes.append(
             f"About {share:.0f} % of the ellipsoid lies outside the scan and was left out."
@@ -121,7 +133,7 @@ def _ellipsoid_site(grid: Grid, ellipsoid: Ellipsoid, clip: bool) -> tuple[list[
     return [site], notes
 
 
-def _shape_site(shape: TumorShape, shape_grid: Grid, clip: bool) -> Site:
+def _shape_site(index: int, shape: TumorShape, shape_grid: Grid, clip: bool) -> Site:
     """One bent ellipsoid on a 1 mm grid of its own, which may reach beyond the organ's box."""
     mask, start = lesion_mask(shape)
     affine = shape_grid.affine.copy()
@@ -134,4 +146,5 @@ def _shape_site(shape: TumorShape, shape_grid: Grid, clip: bool) -> Site:
         lambda other: covering_box(own, other),
         clip and shape.clip_to_organ,
         {"shape": "random", "center_ras": center.round(3).tolist(), **shape.to_dict()},
+        index,
     )

@@ -7,8 +7,8 @@ else happens on the scan's own grid, so that every voxel outside the blended reg
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +18,16 @@ from difftumor import blending
 from difftumor.ellipsoids import Box
 from difftumor.grids import Grid, covering_box, crop_grid, resample
 from difftumor.parameters import SynthesisParameters
-from difftumor.sites import CROP_MARGIN_MM, CROP_MM, Site, SynthesisError, sites_of
+from difftumor.sites import (
+    CROP_MARGIN_MM,
+    CROP_MM,
+    LATENT_STRIDE,
+    Site,
+    SynthesisError,
+    sites_of,
+)
+from difftumor.tumor_shapes import TumorShape
 
-LATENT_STRIDE = 4  # the mask reaches the network as every fourth voxel
 AIR_HU = -1024.0
 Callback = Callable[[str, int, int], None]
 
@@ -96,6 +103,7 @@ def synthesize(
     parameters: SynthesisParameters,
     generator: Generator,
     callback: Callback | None = None,
+    shapes: Mapping[int, TumorShape] | None = None,
 ) -> SynthesisResult:
     """Put one or several tumors into a scan, one after the other.
 
@@ -106,6 +114,7 @@ def synthesize(
         parameters: an ellipsoid, or a random size (needs `organ`).
         generator: paints one crop.
         callback: called with stage, done, total; may raise Cancelled.
+        shapes: random shapes of an earlier result, to make it again; see `shapes_of`.
 
     Returns: the changed box.
     Raises: SynthesisError: no tumor can be made there; says why and what to change.
@@ -113,34 +122,48 @@ def synthesize(
     for name, array in (("scan", scan), ("organ mask", organ)):
         if array is not None and array.shape != grid.shape:
             raise ValueError(f"the {name} has shape {array.shape}, its grid {grid.shape}")
-    sites, notes = sites_of(grid, organ, parameters)
+    sites, notes = sites_of(grid, organ, parameters, shapes)
     work = scan.copy()
     tumors = np.zeros(grid.shape, bool)
     changed: list[Box] = []
     lesions: list[dict[str, Any]] = []
-    for index, site in enumerate(sites):
-        tag = f"tumor {index + 1} of {len(sites)}: " if len(sites) > 1 else ""
+    for number, site in enumerate(sites, start=1):
+        tag = f"tumor {number} of {len(sites)}: " if len(sites) > 1 else ""
 
         def report(stage: str, done: int, total: int, tag: str = tag) -> None:
             if callback is not None:
                 callback(tag + stage, done, total)
 
-        seed = lesion_seed(parameters.seed, index)
+        seed = lesion_seed(parameters.seed, site.index)
         try:
             box, facts = _add_tumor(
                 work, tumors, grid, organ, site, parameters, generator, seed, report
             )
         except SynthesisError as error:
             # A random shape may miss the organ by its bending; the others still count.
-            if len(sites) == 1 or (index == len(sites) - 1 and not changed):
+            if number == len(sites) and not changed:
                 raise
-            notes.append(f"Tumor {index + 1} was left out: {error}")
+            notes.append(f"Tumor {number} was left out: {error}")
             continue
         notes += facts.pop("notes")
         changed.append(box)
-        lesions.append({**site.facts, **facts, "noise_seed": seed})
+        lesions.append({"index": site.index, **site.facts, **facts, "noise_seed": seed})
     box = _union(changed)
     return SynthesisResult(box, work[box].copy(), tumors[box].copy(), lesions, notes)
+
+
+def shapes_of(lesions: Sequence[Mapping[str, Any]]) -> dict[int, TumorShape] | None:
+    """Random shapes that a side-car holds, by number; None if the tumors were placed ellipsoids.
+
+    Raises: TumorShapeError, KeyError: the side-car is damaged.
+    """
+    if not any(lesion.get("shape") == "random" for lesion in lesions):
+        return None
+    names = [item.name for item in fields(TumorShape)]
+    return {
+        int(lesion["index"]): TumorShape.from_dict({name: lesion[name] for name in names})
+        for lesion in lesions
+    }
 
 
 def lesion_seed(seed: int, index: int) -> int:
@@ -208,9 +231,15 @@ def _add_tumor(
         weight[:] = 1
     else:
         weight = blending.feather_weight(weight > 0, grid.spacing, sigma)
+    part = grid.cropped(region)
     painted = generated.hu if generated.reference is None else generated.hu - generated.reference
-    painted = resample(painted, crop, grid.cropped(region), order=1, fill=np.nan)
+    if parameters.blend == "paper" and generated.reference is None and not whole_crop:
+        painted = np.clip(painted, *blending.WINDOW_HU)
+    painted = resample(painted, crop, part, order=1, fill=np.nan)
     weight[np.isnan(painted)] = 0
+    if not whole_crop:
+        # A wide rim must end before the crop does, or its end shows as an edge.
+        weight *= np.nan_to_num(resample(_border_ramp(), crop, part, order=1, fill=0))
     before = work[region]
     after = blending.blend(
         before if parameters.blend == "feather" else _windowed(before, weight),
@@ -259,6 +288,14 @@ def _mask_in_scan(
         "notes": notes,
     }
     return box, mask, facts
+
+
+def _border_ramp() -> NDArray[np.float32]:
+    """1 inside the crop, falling to 0 over its outermost CROP_MARGIN_MM; (96, 96, 96)."""
+    index = np.arange(CROP_MM)
+    depth = np.minimum(index, CROP_MM - 1 - index).astype(np.float32)
+    ramp = np.minimum(depth / CROP_MARGIN_MM, 1)
+    return np.minimum(np.minimum(ramp[:, None, None], ramp[:, None]), ramp)
 
 
 def _windowed(hu: NDArray[np.generic], weight: NDArray[np.float32]) -> NDArray[np.generic]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from difftumor.grids import Grid
 from difftumor.parameters import SynthesisParameters, from_dict
 from difftumor.protocol import read_array, write_array
 from difftumor.synthesis import Callback, SynthesisResult, synthesize
+from difftumor.tumor_shapes import TumorShape
 from difftumor.worker import Context
 
 
@@ -26,13 +27,14 @@ def run_synthesis(
     device: str,
     cache: MutableMapping[str, Any],
     callback: Callback,
+    shapes: Mapping[int, TumorShape] | None = None,
 ) -> tuple[SynthesisResult, dict[str, Any], str]:
-    """Load the model (or take it from the cache) and synthesize.
+    """Load the model (or take it from the cache) and synthesize; arguments as of `synthesize`.
 
     Returns: the result, the model's facts (id, title, sha256), and the device that computed.
     """
     generator = load_generator(parameters.model, device, cache, callback)
-    result = synthesize(scan, grid, organ, parameters, generator, callback)
+    result = synthesize(scan, grid, organ, parameters, generator, callback, shapes)
     return result, generator.facts, generator.device_name
 
 

@@ -243,6 +243,10 @@ def read_mask(
             return np.zeros(reference.shape, dtype=bool)
         raise VolumeError(_what_is_there(path, volume.array, label))
     said = list(volume.notes)
+    if label is None and volume.array[selected].min() < volume.array[selected].max():
+        said.append(
+            f"{path} holds several labels and all of them are taken together. Write {path}:LABEL for one organ."
+        )
     smallest = float(reference.spacing.min())
     if not volume.grid.same_as(reference, tolerance_mm=0.05 * smallest):
         selected, lost = _onto(path, selected, volume.grid, reference)

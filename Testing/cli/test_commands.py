@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+import difftumor
 from difftumor.cli import main
+from difftumor.outputs import staged
+
+ENGINE = Path(difftumor.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +132,134 @@ def test_a_crash_while_writing_leaves_nothing(case, organs, tmp_path, monkeypatc
     assert set(tmp_path.iterdir()) == before
 
 
+def test_images_of_one_name_in_two_folders_do_not_share_a_result(case, organs, tmp_path):
+    listed = []
+    for patient in ("pa", "pb"):
+        (tmp_path / patient).mkdir()
+        shutil.copy(case, tmp_path / patient / "ct.nii.gz")
+        listed.append({"image": f"{patient}/ct.nii.gz", "random": "tiny", "organ": f"{organs}:5"})
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"cases": listed}))
+    out = tmp_path / "out"
+    assert main(["synthesize", "--datalist", str(datalist), "--out", str(out), "--model", "modelled",
+                 "--quiet"]) == 0  # fmt: skip
+    assert (out / "pa-ct-synthetic.nii.gz").is_file()
+    assert (out / "pb-ct-synthetic.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        5,
+        [{"image": 5}],
+        [{"image": "ct.nii.gz", "organ": 7}],
+        [{"image": "ct.nii.gz", "overwrite": "no"}],
+        [{"image": "ct.nii.gz", "out": "../evil.nii.gz"}],
+        [{"image": "ct.nii.gz", "unknown": 1}],
+        [{"image": "a.nii.gz", "out": "x.nii.gz"}, {"image": "b.nii.gz", "out": "x.nii.gz"}],
+        [],
+    ],
+)
+def test_a_damaged_datalist_is_wrong_usage(cases, tmp_path, capsys):
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"cases": cases}))
+    code = main(
+        ["synthesize", "--datalist", str(datalist), "--out", str(tmp_path / "o"), "--quiet"]
+    )
+    assert code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "o").exists() or not list((tmp_path / "o").iterdir())
+
+
+def test_one_missing_model_does_not_stop_the_other_cases(case, organs, tmp_path):
+    more = {"image": str(case), "random": "tiny", "organ": f"{organs}:5"}
+    cases = [{**more, "out": "a.nii.gz", "model": "nothere", "anatomy": "liver"},
+             {**more, "out": "b.nii.gz"}]  # fmt: skip
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"cases": cases}))
+    assert main(["synthesize", "--datalist", str(datalist), "--out", str(tmp_path / "o"), "--model",
+                 "modelled", "--quiet"]) == 1  # fmt: skip
+    assert (tmp_path / "o" / "b.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda c: c["inputs"].pop("scan"),
+        lambda c: c["inputs"].update(scan="text"),
+        lambda c: c["inputs"]["scan"].pop("path"),
+        lambda c: c["inputs"]["organ"].pop("sha256"),
+        lambda c: c["result"].pop("output_sha256"),
+        lambda c: c["result"].update(lesions=5),
+        lambda c: c["result"]["lesions"][0].pop("displacements"),
+        lambda c: c["parameters"].update(model=5),
+        lambda c: c["parameters"].update(ellipsoid={"center_ras": 5}),
+        lambda c: c["parameters"].update(clip_to_organ="false"),
+        lambda c: c.update(schema_version=99),
+    ],
+)
+def test_a_damaged_side_car_is_refused_in_a_sentence(case, organs, tmp_path, capsys, damage):
+    out = tmp_path / "r.nii.gz"
+    assert synthesize(case, out, "--random", "tiny", "--organ", f"{organs}:5") == 0
+    content = json.loads((tmp_path / "r.json").read_text())
+    damage(content)
+    (tmp_path / "bad.json").write_text(json.dumps(content))
+    code = main(
+        ["replay", str(tmp_path / "bad.json"), "--out", str(tmp_path / "x.nii.gz"), "--quiet"]
+    )
+    assert code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("difftumor: ")
+    assert "Traceback" not in said
+    assert not (tmp_path / "x.nii.gz").exists()
+
+
+def test_a_folder_in_the_side_cars_place_leaves_no_image(case, organs, tmp_path):
+    (tmp_path / "t.json").mkdir()
+    out = tmp_path / "t.nii.gz"
+    assert synthesize(case, out, "--random", "tiny", "--organ", f"{organs}:5", "--overwrite") == 1
+    assert not out.exists()
+
+
+def test_what_another_program_wrote_meanwhile_is_kept(tmp_path):
+    outputs = [tmp_path / "a.nii.gz", tmp_path / "a.json"]
+    with pytest.raises(FileExistsError), staged(outputs, overwrite=False) as paths:  # noqa: PT012
+        for path in paths:
+            path.write_text("ours")
+        outputs[1].write_text("theirs")
+    assert not outputs[0].exists()
+    assert outputs[1].read_text() == "theirs"
+
+
+def test_a_failed_overwrite_brings_the_old_results_back(tmp_path):
+    outputs = [tmp_path / "a.nii.gz", tmp_path / "a.json"]
+    for path in outputs:
+        path.write_text("old")
+    with pytest.raises(FileNotFoundError), staged(outputs, overwrite=True) as paths:
+        paths[0].write_text("new")  # the second was never written
+    assert [path.read_text() for path in outputs] == ["old", "old"]
+    assert sorted(tmp_path.iterdir()) == sorted(outputs)
+
+
+def test_side_cars_can_be_read_by_whoever_can_read_the_image(case, organs, tmp_path):
+    out = tmp_path / "r.nii.gz"
+    assert synthesize(case, out, "--random", "tiny", "--organ", f"{organs}:5") == 0
+    assert (tmp_path / "r.json").stat().st_mode == out.stat().st_mode
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_with_exit_code_1_and_leaves_nothing(case, tmp_path, signal_number):
+    arguments = ["demo", "--out", str(tmp_path / "demo"), "--quiet"]
+    process = subprocess.Popen([sys.executable, "-m", "difftumor", *arguments], cwd=ENGINE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    time.sleep(1.0)
+    process.send_signal(signal_number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob(".difftumor-*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -132,6 +269,15 @@ def test_a_crash_while_writing_leaves_nothing(case, organs, tmp_path, monkeypatc
         (["synthesize", "a.nii.gz", "--out", "x.nii.gz"], 2),
         (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--random", "tiny", "--center", "0", "0", "0"], 2),
         (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--random", "huge"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--center", "0", "0", "0", "--radii", "8", "8", "8",
+          "--seed", "-1"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--center", "0", "0", "0", "--radii", "0", "8", "8"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--center", "0", "0", "0", "--radii", "8", "8", "8",
+          "--count", "3"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--random", "tiny"], 2),
+        (["phantom", "x.nii.gz", "--tumors", "-1"], 2),
+        (["synthesize", "a.nii.gz", "--out", "x.nii.gz", "--model", "modelled", "--device", "banana",
+          "--center", "0", "0", "0", "--radii", "8", "8", "8"], 1),
         (["nonsense"], 2),
         (["models", "list", "--json"], 0),
         (["models", "path"], 0),

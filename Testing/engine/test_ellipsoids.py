@@ -153,15 +153,13 @@ def test_box_holds_the_mask_and_no_empty_plane():
             assert part.stop - 1 - filled[-1] <= 1
 
 
-def test_box_grows_by_the_margin_and_ends_at_the_grid():
+def test_box_ends_at_the_grid():
     grid = Grid((20, 20, 20), np.diag([1.0, 2.0, 1.0, 1.0]))
     assert ellipsoid_box(grid, (10, 20, 18), (3, 4, 3)) == (
         slice(7, 14),
         slice(8, 13),
         slice(15, 20),
     )
-    grown = ellipsoid_box(grid, (10, 20, 18), (3, 4, 3), margin_mm=2.0)
-    assert grown == (slice(5, 16), slice(7, 14), slice(13, 20))
 
 
 def test_ellipsoid_outside_the_grid_gives_an_empty_mask_and_box():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from difftumor import blending
 from difftumor.ellipsoids import ellipsoid_mask, rotation_matrix
 from difftumor.grids import Grid
 from difftumor.parameters import Ellipsoid, SynthesisParameters
 from difftumor.sites import SynthesisError
-from difftumor.synthesis import Generated, crop_around, lesion_seed, synthesize
+from difftumor.synthesis import Generated, crop_around, lesion_seed, shapes_of, synthesize
 from difftumor.tumor_shapes import TumorShapeError
 
 
@@ -169,7 +173,7 @@ CT_GRID = oblique_grid()
     [
         (ask(center=(500, 0, 0)), None, "outside the scan"),
         (ask(radii=(0.6, 0.6, 0.6)), None, "at least two"),
-        (ask(radii=(50, 10, 10)), None, "at most 88 mm"),
+        (ask(radii=(50, 10, 10)), None, "at most 84 mm"),
         (ask(center=(-30, 0, 0)), "right", "outside the organ mask"),
         (SynthesisParameters(size="tiny"), None, "needs an organ mask"),
         (SynthesisParameters(size="tiny"), "empty", "needs an organ mask"),
@@ -191,6 +195,73 @@ def test_a_tumor_partly_outside_the_scan_is_made_and_said():
     result = synthesize(noisy_scan(CT_GRID), CT_GRID, None, ask(center=edge), FlatGenerator())
     assert "outside the scan" in result.notes[0]
     assert result.mask.any()
+
+
+def test_thick_slices_alone_are_not_called_outside_the_scan():
+    grid = oblique_grid(shape=(60, 60, 21), spacing=(0.8, 0.8, 5.0), rotation=(0, 0, 0))
+    for radius in (5.0, 7.5):
+        parameters = ask(radii=(radius,) * 3, center=(0, 0, 0))
+        result = synthesize(noisy_scan(grid), grid, None, parameters, FlatGenerator())
+        assert result.notes == []
+
+
+@pytest.mark.parametrize("organ", ["liver", "pancreas", "kidney"])
+def test_the_published_blend_equals_the_published_formula(organ):
+    """On a 1 mm grid aligned with the crop, against `blend_as_published`, which parity proves."""
+    grid = oblique_grid(shape=(96, 96, 96), spacing=(1, 1, 1), rotation=(0, 0, 0))
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[:3, 3] = -48
+    grid = Grid(grid.shape, affine)
+    rng = np.random.default_rng(0)
+    scan = rng.normal(60, 150, grid.shape).astype(np.float32)
+
+    class Noisy(FlatGenerator):
+        def generate(self, hu, mask, parameters, seed, callback):
+            painted = np.random.default_rng(1).normal(20, 200, hu.shape).astype(np.float32)
+            self.painted, self.mask, self.seed = painted, mask, seed
+            return Generated(painted)
+
+    generator = Noisy()
+    parameters = ask(radii=(12, 10, 9), center=(0, 0, 0), organ=organ, blend="paper")
+    ours = synthesize(scan, grid, None, parameters, generator).applied_to(scan)
+    sigma = float(np.random.default_rng(generator.seed).uniform(0, 4))
+    theirs = blending.from_unit(
+        blending.blend_as_published(
+            blending.to_unit(scan),
+            (generator.painted + 175) / 425,
+            generator.mask,
+            organ,
+            sigma,
+        )
+    )
+    compared = np.zeros(grid.shape, bool)
+    compared[6:-6, 6:-6, 6:-6] = True  # our rim ends before the crop does
+    if organ != "pancreas":  # outside the rim the scan keeps what lies beyond the window
+        compared &= blending.feather_weight(generator.mask, np.ones(3), sigma) > 1e-6
+    assert compared.sum() > generator.mask.sum()
+    assert np.abs(ours - theirs)[compared].max() < 0.01
+
+
+def test_a_wide_rim_ends_before_the_crop_does():
+    grid = oblique_grid(shape=(160, 160, 160), spacing=(1, 1, 1), rotation=(0, 0, 0))
+    scan = np.zeros(grid.shape, np.float32)
+    parameters = ask(radii=(41.0,) * 3, center=(0.5, 0.5, 0.5), feather_mm=4.0)
+    out = synthesize(scan, grid, None, parameters, FlatGenerator(-100)).applied_to(scan)
+    steps = max(np.abs(np.diff(out, axis=axis)).max() for axis in range(3))
+    assert steps < 14  # the steepest part of a rim of sigma 4 mm: 100 / (4 sqrt(2 pi)) = 10 HU
+
+
+def test_stored_shapes_make_the_same_tumors_without_drawing():
+    grid = oblique_grid()
+    organ = np.ones(grid.shape, bool)
+    parameters = SynthesisParameters(size="small", count=2, organ="kidney", seed=7)
+    scan = noisy_scan(grid)
+    first = synthesize(scan, grid, organ, parameters, FlatGenerator())
+    shapes = shapes_of(json.loads(json.dumps(first.lesions)))
+    other_seed = replace(parameters, count=None)
+    again = synthesize(scan, grid, organ, other_seed, FlatGenerator(), shapes=shapes)
+    assert np.array_equal(first.patch, again.patch)
+    assert shapes_of([{"shape": "ellipsoid"}]) is None
 
 
 def test_nan_voxels_near_the_tumor_are_refused():

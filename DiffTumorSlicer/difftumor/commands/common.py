@@ -14,6 +14,10 @@ from difftumor.parameters import MODELLED, ORGAN_LABELS
 from difftumor.volumes import Volume, check_ct, parse_mask_argument, read_mask, read_volume
 
 
+class UsageError(ValueError):
+    """Options that do not go together, or are out of range (exit code 2)."""
+
+
 @dataclass(kw_only=True)
 class CommonOptions:
     """Options of every computing command."""
@@ -46,8 +50,14 @@ def read_organ(
 
 
 def tell_device(device: str, model: str, reporter: Reporter) -> None:
-    """Say that the CPU computes where the user left the choice to us: it is never a silent fallback."""
-    if device == "auto" and model != MODELLED and resolve_device(device).type == "cpu":
+    """Check the device, and say so where we chose the CPU: it is never a silent fallback.
+
+    Raises: DeviceError: there is no such device, or it cannot compute.
+    """
+    if model == MODELLED and device == "auto":
+        return
+    chosen = resolve_device(device, note=reporter.note)
+    if device == "auto" and chosen.type == "cpu":
         reporter.note(
             "No GPU was found; computing on the CPU (two cores: about 5 s for an early tumor, half a minute "
             "with a T = 200 model and 50 steps)."

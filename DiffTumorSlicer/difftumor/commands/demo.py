@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +13,13 @@ import tyro
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.commands.common import CommonOptions, tell_device
+from difftumor.commands.common import CommonOptions, read_scan, tell_device
 from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter, say
 from difftumor.grids import Grid, crop_grid, resample
 from difftumor.models import ModelError, find_model
+from difftumor.outputs import check_outputs, staged
 from difftumor.parameters import MODELLED, ORGAN_LABELS
 from difftumor.phantom import make_abdomen
 from difftumor.pictures import before_and_after
@@ -47,27 +49,54 @@ class Demo(CommonOptions):
         with Reporter(self.quiet) as reporter:
             model = chosen_model(reporter)
             tell_device(self.device, model, reporter)
-            case = self.out / "phantom.nii.gz"
+            wanted = list(self.wanted(model, reporter))
+            pages = [self.out / "index.html", *(picture_of(command.out) for command, _ in wanted)]
+            self.check(pages, wanted)
             reporter("making the phantom", 0, 1)
             phantom = make_abdomen(PHANTOM_SEED, orientation="LPS")
-            write_phantom(phantom, overwritable(phantom_paths(case), self.overwrite))
-            rows = []
-            for organ, labels in ORGAN_LABELS.items():
+            write_phantom(phantom, phantom_paths(self.case), overwrite=self.overwrite)
+            for number, (organ, labels) in enumerate(ORGAN_LABELS.items()):
                 place = deepest_point(np.isin(phantom.organs, labels[:1]), phantom.grid)
-                command = self.command(case, f"phantom-{organ}-synthetic.nii.gz", model, place)
-                command = replace(
-                    command, organ=f"{phantom_paths(case)[1]}:{labels[0]}", anatomy=organ
+                command, title = wanted[number]
+                mask = f"{phantom_paths(self.case)[1]}:{labels[0]}"
+                wanted[number] = (
+                    replace(command, center=place, organ=mask, anatomy=organ),
+                    title,
                 )
-                rows.append(self.one(command, f"{organ} of the phantom", cache, reporter))
-            if self.ct is not None:
-                volume = read_volume(self.ct)
-                place = self.center or even_place(volume.array, volume.grid)
-                command = self.command(self.ct, "ct-synthetic.nii.gz", model, place)
-                rows.append(self.one(command, "your CT", cache, reporter))
-        page = self.out / "index.html"
-        page.write_text(page_text(rows), encoding="utf-8")
-        say(f"Open {page.resolve()} in a browser; images and side-cars lie beside it.")
+            rows = [self.one(command, title, cache, reporter) for command, title in wanted]
+        with staged(pages[:1], overwrite=self.overwrite) as paths:
+            paths[0].write_text(page_text(rows), encoding="utf-8")
+        say(f"Open {pages[0].resolve()} in a browser; images and side-cars lie beside it.")
         return 0
+
+    @property
+    def case(self) -> Path:
+        """The phantom's image."""
+        return self.out / "phantom.nii.gz"
+
+    def wanted(self, model: str, reporter: Reporter) -> Iterator[tuple[Synthesize, str]]:
+        """The syntheses and their titles; the user's CT is read here, so that a bad one is told at once."""
+        for organ in ORGAN_LABELS:
+            name = f"phantom-{organ}-synthetic.nii.gz"
+            yield self.command(self.case, name, model, (0.0, 0.0, 0.0)), f"{organ} of the phantom"
+        if self.ct is not None:
+            volume = read_scan(self.ct, None, reporter)
+            place = self.center or even_place(volume.array, volume.grid)
+            yield self.command(self.ct, "ct-synthetic.nii.gz", model, place), "your CT"
+
+    def check(self, pages: list[Path], wanted: list[tuple[Synthesize, str]]) -> None:
+        """Refuse what cannot be written before anything is computed.
+
+        Raises: VolumeError, FileExistsError, FileNotFoundError: see `outputs.check_outputs`.
+        """
+        for path in pages:
+            if path.exists() and not self.overwrite:
+                raise FileExistsError(
+                    f"{path} exists already. Choose another --out, or add --overwrite."
+                )
+        images = [path for command, _ in wanted for path in (command.out, command.mask_out)]
+        inputs = [self.ct] if self.ct is not None else []
+        check_outputs([*images, *phantom_paths(self.case)], inputs, overwrite=self.overwrite)
 
     def command(
         self, ct: Path, name: str, model: str, center: tuple[float, float, float]
@@ -93,11 +122,12 @@ class Demo(CommonOptions):
         """Synthesize, draw, and return a row of the page."""
         command.one_case(cache, reporter)
         before, after, mask = (read_volume(p) for p in (command.ct, command.out, command.mask_out))
-        picture = command.out.with_name(sidecar_path(command.out).stem + ".png")
+        picture = picture_of(command.out)
         facts = read_sidecar(sidecar_path(command.out))
-        before_and_after(
-            before.array, after.array, mask.array, after.grid, command.center, title, picture
-        )
+        with staged([picture], overwrite=self.overwrite) as paths:
+            before_and_after(
+                before.array, after.array, mask.array, after.grid, command.center, title, paths[0]
+            )
         return {"title": title, "picture": picture.name, "out": command.out.name, "facts": facts}
 
 
@@ -113,17 +143,9 @@ def chosen_model(reporter: Reporter) -> str:
     return DEFAULT_MODEL
 
 
-def overwritable(paths: list[Path], overwrite: bool) -> list[Path]:
-    """The paths, if they may be written.
-
-    Raises: FileExistsError: one is there and `overwrite` is not set.
-    """
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise FileExistsError(
-                f"{path} exists already. Choose another --out, or add --overwrite."
-            )
-    return paths
+def picture_of(output: Path) -> Path:
+    """`ct-synthetic.nii.gz` -> `ct-synthetic.png`."""
+    return output.with_name(sidecar_path(output).stem + ".png")
 
 
 def deepest_point(mask: NDArray[np.bool_], grid: Grid) -> tuple[float, float, float]:

@@ -66,12 +66,15 @@ class Download:
         return 0
 
     def _asked(self, row: dict[str, Any]) -> bool:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             return False
         say(
             f"{row['title']}: licence {row['licence']} ({row['licence_url']}). Not part of this program."
         )
-        return input("Do you accept it? [y/N] ").strip().lower() in ("y", "yes")
+        try:
+            return input("Do you accept it? [y/N] ").strip().lower() in ("y", "yes")
+        except EOFError:
+            return False
 
 
 @dataclass(kw_only=True)

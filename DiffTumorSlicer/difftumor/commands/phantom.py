@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
+from difftumor.commands.common import UsageError
 from difftumor.console import Reporter, say
 from difftumor.outputs import check_outputs, staged
 from difftumor.phantom import PHANTOM_VERSION, Phantom, make_abdomen
@@ -41,10 +42,13 @@ class MakePhantom:
         check_outputs(outputs, [], overwrite=self.overwrite)
         with Reporter(self.quiet) as reporter:
             reporter("making the phantom", 0, 1)
-            phantom = make_abdomen(
-                self.seed, tumors=self.tumors, spacing_mm=self.spacing, orientation="LPS"
-            )
-        write_phantom(phantom, outputs)
+            try:
+                phantom = make_abdomen(
+                    self.seed, tumors=self.tumors, spacing_mm=self.spacing, orientation="LPS"
+                )
+            except ValueError as error:
+                raise UsageError(str(error)) from None
+        write_phantom(phantom, outputs, overwrite=self.overwrite)
         say(f"phantom {self.seed} (version {PHANTOM_VERSION}): " + ", ".join(map(str, outputs)))
         return 0
 
@@ -56,11 +60,11 @@ def phantom_paths(case: Path) -> list[Path]:
     return [case, *(case.with_name(f"{stem}-{part}{suffix}") for part in ("organs", "tumors"))]
 
 
-def write_phantom(phantom: Phantom, outputs: list[Path]) -> None:
+def write_phantom(phantom: Phantom, outputs: list[Path], *, overwrite: bool) -> None:
     """Write the three volumes, all or none."""
     arrays: tuple[np.ndarray, ...] = (phantom.ct, phantom.organs, phantom.tumors)
     text = f"PHANTOM seed {phantom.seed} v{phantom.version}, not a patient"
-    with staged(outputs) as paths:
+    with staged(outputs, overwrite=overwrite) as paths:
         for array, path in zip(arrays, paths, strict=True):
             volume = Volume(array=array, affine=phantom.grid.affine)
             write_volume(volume, path, metadata={"description": text})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +22,15 @@ from difftumor.provenance import (
     sidecar_path,
     write_json,
 )
+from difftumor.synthesis import shapes_of
 from difftumor.tasks import run_synthesis
+from difftumor.tumor_shapes import TumorShape
 from difftumor.volumes import read_mask, write_volume
 
 
 @dataclass(kw_only=True)
 class Replay(CommonOptions):
-    """Make a result again from its side-car, and say whether it is the same to the last voxel."""
+    """Make a result again from its side-car; the exit code is 1 if a voxel differs from the original."""
 
     sidecar: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RESULT.json")]]
     """The JSON file beside a result."""
@@ -38,13 +40,17 @@ class Replay(CommonOptions):
     """The input, if it is no longer where the side-car says."""
     organ: Annotated[Path | None, tyro.conf.arg(metavar="MASK")] = None
     """The organ mask, if it is no longer where the side-car says."""
+    model: str | None = None
+    """The model, if it is no longer where the side-car says."""
+    mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Tumor mask, 0/1."""
 
     def run(self) -> int:
         """Do it; returns the exit code."""
         content = read_sidecar(self.sidecar)
         if content["task"] != "synthesis":
             raise SidecarError(f"results of the task '{content['task']}' cannot be made again yet")
-        outputs = [self.out, sidecar_path(self.out)]
+        outputs = [self.out, *([self.mask_out] if self.mask_out else []), sidecar_path(self.out)]
         inputs = content["inputs"]
         scan_path = self.scan or Path(inputs["scan"]["path"])
         check_outputs(outputs, [scan_path, self.sidecar], overwrite=self.overwrite)
@@ -54,12 +60,16 @@ class Replay(CommonOptions):
             organ = None
             if "organ" in inputs:
                 organ_path = self.organ or Path(inputs["organ"]["path"])
-                organ = read_mask(organ_path, inputs["organ"]["label"], reference=volume.grid)
+                label = inputs["organ"].get("label")
+                organ = read_mask(organ_path, label, reference=volume.grid, warn=reporter.note)
                 expect("the organ mask", image_hash(organ, volume.affine), inputs["organ"])
             parameters = from_dict(SynthesisParameters, content["parameters"])
+            if self.model is not None:
+                parameters = replace(parameters, model=self.model)
             tell_device(self.device, parameters.model, reporter)
+            shapes = stored_shapes(content)
             result, model, device = run_synthesis(
-                volume.array, volume.grid, organ, parameters, self.device, {}, reporter
+                volume.array, volume.grid, organ, parameters, self.device, {}, reporter, shapes
             )
         expect("the model", model["sha256"], content["model"])
         again = volume_with_tumors(volume, result)
@@ -67,17 +77,31 @@ class Replay(CommonOptions):
         same = made == content["result"]["output_sha256"]
         facts = {"output_sha256": made, "lesions": result.lesions, "notes": result.notes}
         renewed = describe("synthesis", content["parameters"], inputs, model, facts, device)
-        with staged(outputs) as paths:
+        with staged(outputs, overwrite=self.overwrite) as paths:
             write_volume(again, paths[0], metadata={"description": SYNTHETIC_NOTICE})
-            write_json(renewed, paths[1])
+            if self.mask_out:
+                mask = volume.with_array(result.full_mask(volume.grid.shape))
+                write_volume(mask, paths[1], metadata={"description": SYNTHETIC_NOTICE})
+            write_json(renewed, paths[-1])
         if same:
             say(f"{self.out} is the same as the original, voxel for voxel")
             return 0
         say(
             f"{self.out} was made by the same request but differs from the original in some voxels: it was "
-            f"made on {content['device']} with {content['versions']}, this one on {device}"
+            f"made on {content.get('device')} with {content.get('versions')}, this one on {device}"
         )
-        return 0
+        return 1
+
+
+def stored_shapes(content: dict[str, Any]) -> dict[int, TumorShape] | None:
+    """Random shapes of a side-car, as they were drawn.
+
+    Raises: SidecarError: they are damaged.
+    """
+    try:
+        return shapes_of(content["result"]["lesions"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SidecarError(f"the side-car's tumors are damaged ({error!r})") from None
 
 
 def expect(what: str, found: str | None, recorded: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,14 +14,18 @@ import tyro
 
 from difftumor.commands.common import (
     CommonOptions,
+    UsageError,
     organ_of_label,
     read_organ,
     read_scan,
     tell_device,
 )
-from difftumor.console import Reporter, say
+from difftumor.console import Reporter, complain, say
+from difftumor.devices import DeviceError
+from difftumor.models import ModelError, find_model
 from difftumor.outputs import check_outputs, staged
 from difftumor.parameters import (
+    MODELLED,
     Blend,
     Ellipsoid,
     Grain,
@@ -29,6 +34,7 @@ from difftumor.parameters import (
     TumorSize,
     to_dict,
 )
+from difftumor.protocol import is_disk_full
 from difftumor.provenance import (
     SYNTHETIC_NOTICE,
     describe,
@@ -94,7 +100,7 @@ class Synthesize(CommonOptions):
     def run(self) -> int:
         """Do it; returns the exit code."""
         if (self.ct is None) == (self.datalist is None):
-            raise UsageError("give either a CT or --datalist FILE.json, not both and not neither")
+            raise UsageError("give either a CT or --datalist FILE.json, and not both")
         cache: dict[str, Any] = {}
         with Reporter(self.quiet) as reporter:
             tell_device(self.device, self.model, reporter)
@@ -106,14 +112,18 @@ class Synthesize(CommonOptions):
     def many_cases(self, cache: dict[str, Any], reporter: Reporter) -> int:
         """Every case of the datalist; a failed case is reported and the others go on."""
         cases = read_cases(self.datalist, self)
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"with --datalist, --out is a folder, but {self.out} is a file")
         self.out.mkdir(parents=True, exist_ok=True)
         failed = 0
         for index, case in enumerate(cases):
             try:
                 case.one_case(cache, reporter)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ModelError, DeviceError) as error:
+                if isinstance(error, OSError) and is_disk_full(error):
+                    raise
                 failed += 1
-                say(f"case {index + 1} of {len(cases)} ({case.ct}) failed: {error}")
+                complain(f"case {index + 1} of {len(cases)} ({case.ct}) failed: {error}")
         say(f"{len(cases) - failed} of {len(cases)} cases are done, in {self.out}")
         return 1 if failed else 0
 
@@ -135,7 +145,11 @@ class Synthesize(CommonOptions):
         inputs = {"scan": describe_input(self.ct, volume, series=self.series)}
         if organ is not None:
             hashed = image_hash(organ, volume.affine)
-            inputs["organ"] = {"path": str(organ_path), "label": label, "sha256": hashed}
+            inputs["organ"] = {
+                "path": str(organ_path.resolve()),
+                "label": label,
+                "sha256": hashed,
+            }
         facts = {
             "output_sha256": image_hash(synthetic.array, synthetic.affine),
             "lesions": result.lesions,
@@ -143,7 +157,7 @@ class Synthesize(CommonOptions):
         }
         content = describe("synthesis", to_dict(parameters), inputs, model, facts, device)
         metadata = {"description": SYNTHETIC_NOTICE}
-        with staged(outputs) as paths:
+        with staged(outputs, overwrite=self.overwrite) as paths:
             write_volume(synthetic, paths[0], metadata=metadata)
             if self.mask_out:
                 mask = volume.with_array(result.full_mask(volume.grid.shape))
@@ -163,24 +177,34 @@ class Synthesize(CommonOptions):
                 raise UsageError(
                     "give --center R A S and --radii A B C, or --random SIZE with --organ"
                 )
-            ellipsoid = Ellipsoid(self.center, self.radii, self.rotation)
-        elif self.center is not None or self.radii is not None:
-            raise UsageError("--random draws place and shape: leave --center and --radii out")
+            if self.count is not None:
+                raise UsageError("--count is the number of random tumors: give --random SIZE too")
+        elif self.center is not None or self.radii is not None or any(self.rotation):
+            raise UsageError(
+                "--random draws place and shape: leave --center, --radii and --rotation out"
+            )
+        elif self.organ is None:
+            raise UsageError("--random places tumors in an organ: give --organ MASK:label")
         label = parse_mask_argument(self.organ)[1] if self.organ else None
         organ = self.anatomy or organ_of_label(label) or organ_of_model(self.model)
-        return SynthesisParameters(
-            model=self.model,
-            ellipsoid=ellipsoid,
-            size=self.random,
-            count=self.count,
-            organ=organ,
-            clip_to_organ=self.clip_to_organ,
-            steps=self.steps,
-            seed=self.seed,
-            feather_mm=self.feather,
-            blend=self.blend,
-            grain=self.grain,
-        )
+        try:
+            if self.random is None:
+                ellipsoid = Ellipsoid(self.center, self.radii, self.rotation)
+            return SynthesisParameters(
+                model=str(Path(self.model).resolve()) if Path(self.model).exists() else self.model,
+                ellipsoid=ellipsoid,
+                size=self.random,
+                count=self.count,
+                organ=organ,
+                clip_to_organ=self.clip_to_organ,
+                steps=self.steps,
+                seed=self.seed,
+                feather_mm=self.feather,
+                blend=self.blend,
+                grain=self.grain,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
 
 def volume_with_tumors(volume: Volume, result: SynthesisResult) -> Volume:
@@ -191,13 +215,12 @@ def volume_with_tumors(volume: Volume, result: SynthesisResult) -> Volume:
     return volume.with_array(array)
 
 
-class UsageError(ValueError):
-    """Options that do not go together (exit code 2)."""
-
-
 def organ_of_model(model: str) -> str:
-    """The organ that a model's id names, else the liver."""
-    return next((organ for organ in ("liver", "pancreas", "kidney") if organ in model), "liver")
+    """The organ that a model is for, if it is for one; else the liver."""
+    if model == MODELLED:
+        return "liver"
+    organs = find_model(model).card.get("organs") or []
+    return organs[0] if len(organs) == 1 else "liver"
 
 
 def describe_input(path: Path, volume: Volume, **selection: str | None) -> dict[str, Any]:
@@ -215,6 +238,9 @@ def describe_input(path: Path, volume: Volume, **selection: str | None) -> dict[
 def read_cases(datalist: Path, defaults: Synthesize) -> list[Synthesize]:
     """Cases of a datalist as commands of their own; paths are relative to the datalist.
 
+    Without "out" a result is named after the image and its folder, since many data sets call every image
+    `ct.nii.gz`.
+
     Raises: UsageError: not a datalist, or an unknown option in it.
     """
     try:
@@ -226,7 +252,9 @@ def read_cases(datalist: Path, defaults: Synthesize) -> list[Synthesize]:
             '"center": [0, 0, 0], "radii": [8, 8, 8]}]}.'
         ) from None
     known = {item.name for item in fields(Synthesize)} - {"datalist", "ct"} | {"image"}
-    commands = []
+    if not isinstance(cases, list):
+        raise UsageError(f'"cases" of {datalist} must be a list')
+    commands: list[Synthesize] = []
     for index, case in enumerate(cases):
         if not isinstance(case, Mapping) or "image" not in case:
             raise UsageError(f"case {index + 1} of {datalist} names no image")
@@ -234,11 +262,21 @@ def read_cases(datalist: Path, defaults: Synthesize) -> list[Synthesize]:
             raise UsageError(
                 f"case {index + 1} of {datalist} has unknown options: {', '.join(unknown)}"
             )
+        for name, wanted in (("image", str), ("organ", str), ("out", str), ("mask_out", str),
+                             ("series", str), ("device", str), ("overwrite", bool), ("quiet", bool)):  # fmt: skip
+            if name in case and not isinstance(case[name], wanted):
+                kind = "a text" if wanted is str else "true or false"
+                raise UsageError(
+                    f"case {index + 1} of {datalist}: {name} must be {kind}, got {case[name]!r}"
+                )
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in case.items()}
         image = datalist.parent / values.pop("image")
-        stem = sidecar_path(image).stem
+        stem = f"{image.parent.name}-{sidecar_path(image).stem}".lstrip("-")
         out = defaults.out / values.pop("out", f"{stem}-synthetic.nii.gz")
-        mask_out = defaults.out / values.pop("mask_out", f"{stem}-synthetic-mask.nii.gz")
+        mask = out.with_name(
+            out.name.replace(sidecar_path(out).stem, sidecar_path(out).stem + "-mask")
+        )
+        mask_out = defaults.out / values.pop("mask_out", mask.name)
         if values.get("organ"):
             values["organ"] = str(datalist.parent / values["organ"])
         commands.append(
@@ -246,4 +284,11 @@ def read_cases(datalist: Path, defaults: Synthesize) -> list[Synthesize]:
         )
     if not commands:
         raise UsageError(f"{datalist} lists no case")
+    paths = [p.resolve() for c in commands for p in (c.out, c.mask_out, sidecar_path(c.out))]
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise UsageError(
+            f'several cases of {datalist} would write {twice[0]}. Give each its own "out".'
+        )
+    if outside := [path for path in paths if path.parent != defaults.out.resolve()]:
+        raise UsageError(f"{datalist} names an output outside {defaults.out}: {outside[0]}")
     return commands
