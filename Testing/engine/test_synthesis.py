@@ -222,7 +222,7 @@ def test_the_published_blend_equals_the_published_formula(organ):
             return Generated(painted)
 
     generator = Noisy()
-    parameters = ask(radii=(12, 10, 9), center=(0, 0, 0), organ=organ, blend="paper")
+    parameters = ask(radii=(12.3, 10.2, 9.1), center=(0, 0, 0), organ=organ, blend="paper")
     ours = synthesize(scan, grid, None, parameters, generator).applied_to(scan)
     sigma = float(np.random.default_rng(generator.seed).uniform(0, 4))
     theirs = blending.from_unit(
