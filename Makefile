@@ -4,7 +4,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
-BASE_PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p && break; done)
+# The first that really runs: a version manager may leave names that do not.
+BASE_PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c '' 2>/dev/null && command -v $$p && break; done)
 export OMP_WAIT_POLICY := PASSIVE
 OUT ?= demo-output
 

@@ -106,8 +106,13 @@ DIFFUSION_PRESETS: dict[str, tuple[str, DiffusionConfig]] = {
     "demo": (
         "the demonstration model: full network, T = 4, phantoms' lesions of all organs",
         DiffusionConfig(
-            samples=14_950,
-            stages=((0, 32, 8), (12_000, 64, 4), (14_800, 96, 2)),
+            samples=19_482,
+            stages=(
+                *((0, 32, 8), (12_000, 64, 4), (14_800, 96, 2)),
+                *((14_950, 32, 8), (19_000, 64, 4)),
+            ),
+            own_states=0.8,
+            own_states_from=14_950,
             pool=400,
             mask_weight=10.0,
             data=replace(DEMO_DATA, datalist=None, phantoms=24, phantom_tumors=18),

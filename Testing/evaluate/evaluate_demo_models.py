@@ -195,7 +195,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=DEMO_MODEL, help="model id or folder")
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation"))
-    parser.add_argument("--phantoms", type=int, default=6, help="number of phantoms for each part")
+    parser.add_argument("--phantoms", type=int, default=4, help="number of phantoms for each part")
     parser.add_argument("--lesions", type=int, default=6, help="most lesions per phantom")
     parser.add_argument(
         "--validation", action="store_true", help="validation seeds, for choices during training"
