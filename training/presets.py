@@ -48,7 +48,7 @@ AUTOENCODER_PRESETS: dict[str, tuple[str, AutoencoderConfig]] = {
         ),
     ),
     "demo": (
-        "the demonstration model: full network, phantoms and two public CTs, an hour of two CPU cores",
+        "the demonstration model: full network, phantoms and two public CTs, 40 minutes of two shared cores",
         AutoencoderConfig(
             samples=6_900,
             stages=((0, 32, 2), (6_600, 48, 2)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ ABDOMEN_WINDOW = (-160.0, 240.0)  # width 400, level 40
 LIVER_WINDOW = (20.0, 180.0)
 CLOSE_UP_MM = 110.0
 PIXEL_MM = 0.75
+DARK_GROUND = {"facecolor": "black", "alpha": 0.65, "pad": 1.5, "linewidth": 0}
 FLAT_AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -53,6 +55,25 @@ def in_slice(
     flat = FLAT_AXIS[view]
     moved = [point_ras[a] if a == flat else float(middle_ras[a]) for a in range(3)]
     return (moved[0], moved[1], moved[2])
+
+
+def marks(
+    view: str, window: tuple[float, float], close_up: float | None, synthetic: bool
+) -> Iterator[tuple[float, float, str, str]]:
+    """What every picture must tell by itself: sides, window, size, and that a tumor is synthetic."""
+    top, bottom = ("A", "P") if view == "axial" else ("S", "I")
+    for x, y, letter in (
+        (0.02, 0.5, "R"),
+        (0.95, 0.5, "L"),
+        (0.48, 0.95, top),
+        (0.48, 0.02, bottom),
+    ):
+        yield x, y, letter, "white"
+    width, level = window[1] - window[0], (window[1] + window[0]) / 2
+    size = f", {close_up:.0f} mm" if close_up else ""
+    yield 0.02, 0.02, f"W {width:.0f} L {level:.0f}{size}", "#cccccc"
+    if synthetic:
+        yield 0.74, 0.02, "SYNTHETIC", "#ffd400"
 
 
 def before_and_after(
@@ -104,18 +125,9 @@ def before_and_after(
                 axis.contour(shown, levels=[0.5], colors="#ffd400", linewidths=1.0)
             axis.set_title(text, color="white", fontsize=10)
             axis.set_axis_off()
-            top, bottom = ("A", "P") if view == "axial" else ("S", "I")
-            marks = ((0.03, 0.5, "R"), (0.94, 0.5, "L"), (0.48, 0.95, top), (0.48, 0.02, bottom))
-            for x, y, letter in marks:
-                axis.text(x, y, letter, color="white", transform=axis.transAxes, fontsize=9)
-            width, level = window[1] - window[0], (window[1] + window[0]) / 2
-            corner = f"W {width:.0f} L {level:.0f}" + (
-                f", {CLOSE_UP_MM:.0f} mm" if close_up else ""
-            )
-            axis.text(0.02, 0.02, corner, color="#bbbbbb", transform=axis.transAxes, fontsize=7)
-            if array is after:
+            for x, y, text_, color in marks(view, window, close_up, array is after):
                 axis.text(
-                    0.7, 0.02, "SYNTHETIC", color="#ffd400", transform=axis.transAxes, fontsize=7
+                    x, y, text_, color=color, transform=axis.transAxes, fontsize=8, bbox=DARK_GROUND
                 )
     figure.suptitle(title, color="white", fontsize=12)
     figure.savefig(path, dpi=90)
