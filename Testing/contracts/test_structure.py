@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -150,3 +151,21 @@ def test_no_file_of_the_project_is_real_data_or_foreign_weights():
         ".npy",
     )
     assert [name for name in tracked if name.endswith(heavy) and not name.startswith(allowed)] == []
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
+)
+def test_no_link_of_the_documents_is_dead(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    missing = [a for a in links if "://" not in a and not ((ROOT / page).parent / a).exists()]
+    assert missing == []
+
+
+def test_the_demonstration_model_is_packaged_and_small():
+    models = ENGINE.parent / "Resources" / "Models"
+    size = sum(path.stat().st_size for path in models.rglob("*") if path.is_file())
+    assert 1e6 < size <= 18e6
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "Models/**/*" in project["tool"]["setuptools"]["package-data"]["difftumor.resources"]
