@@ -243,7 +243,8 @@ def read_mask(
             return np.zeros(reference.shape, dtype=bool)
         raise VolumeError(_what_is_there(path, volume.array, label))
     said = list(volume.notes)
-    if label is None and volume.array[selected].min() < volume.array[selected].max():
+    values = volume.array[selected]
+    if label is None and values.dtype.kind in "iu" and values.size and values.min() < values.max():
         said.append(
             f"{path} holds several labels and all of them are taken together. Write {path}:LABEL for one organ."
         )

@@ -252,8 +252,10 @@ def test_labels_are_selected_on_the_same_grid(tmp_path):
     grid = Grid(labels.shape, OBLIQUE)
     said: list[str] = []
     np.testing.assert_array_equal(read_mask(path, 5, grid, warn=said.append), labels == 5)
-    np.testing.assert_array_equal(read_mask(path, None, grid, warn=said.append), labels > 0)
     assert said == []
+    np.testing.assert_array_equal(read_mask(path, None, grid, warn=said.append), labels > 0)
+    assert len(said) == 1
+    assert "holds several labels" in said[0]
     assert not read_mask(path, 9, grid, allow_empty=True).any()
 
 
