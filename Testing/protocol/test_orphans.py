@@ -40,7 +40,7 @@ def test_a_killed_launcher_leaves_no_orphan(make_fake, ends):
 def test_a_parent_that_ends_without_closing_leaves_nothing(start_parent, ends, tmp_path):
     parent, worker = start_parent("steps")
     parent.send_signal(signal.SIGINT)
-    parent.wait()
+    parent.wait(timeout=30)
     assert ends(worker)
     assert not list(tmp_path.glob("difftumor-session-*"))
 
