@@ -59,7 +59,8 @@ def examine() -> dict[str, Any]:
         )
     if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
         problems.append(
-            f"The models folder {folder} is not a folder that can be written. Set DIFFTUMOR_HOME to another."
+            f"The models folder {folder} is not a folder that can be written. Correct that, or "
+            "set DIFFTUMOR_HOME to another disk."
         )
     if free_disk < NEEDED_DISK_GB:
         problems.append(

@@ -25,6 +25,35 @@ def rotation_matrix(rotation_deg: tuple[float, float, float]) -> np.ndarray:
     return about_s @ about_a @ about_r
 
 
+def rotation_degrees(matrix: np.ndarray) -> tuple[float, float, float]:
+    """Turn angles of a rotation matrix; the inverse of `rotation_matrix`.
+
+    Where the second angle is 90 or -90 degrees only the difference (or sum) of the other two has a
+    meaning; then the third is 0.
+
+    Args:
+        matrix: (3, 3), orthonormal and right-handed to within 1e-6.
+
+    Returns: degrees about R in [-180, 180], about A in [-90, 90], about S in [-180, 180].
+    Raises: ValueError: if the matrix is no rotation.
+    """
+    m = np.asarray(matrix, float)
+    if (
+        m.shape != (3, 3)
+        or not np.allclose(m @ m.T, np.eye(3), rtol=0, atol=1e-6)
+        or np.linalg.det(m) < 0
+    ):
+        raise ValueError(f"matrix must be a right-handed rotation (3, 3), got {m.tolist()}")
+    cos_a = np.hypot(m[0, 0], m[1, 0])
+    about_a = np.arctan2(-m[2, 0], cos_a)
+    if cos_a > 1e-9:
+        about_r, about_s = np.arctan2(m[2, 1], m[2, 2]), np.arctan2(m[1, 0], m[0, 0])
+    else:
+        about_r, about_s = np.arctan2(-m[1, 2], m[1, 1]), 0.0
+    r, a, s = np.rad2deg([about_r, about_a, about_s])
+    return float(r), float(a), float(s)
+
+
 def half_extent_mm(
     radii_mm: tuple[float, float, float], rotation_deg: tuple[float, float, float] = (0, 0, 0)
 ) -> np.ndarray:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from difftumor.checkpoints import identify
 from difftumor.doctor import examine
 from difftumor.generators import load_generator
 from difftumor.grids import Grid
 from difftumor.parameters import SynthesisParameters, from_dict
 from difftumor.protocol import read_array, write_array
+from difftumor.provenance import image_hash, versions
 from difftumor.synthesis import Callback, SynthesisResult, synthesize
 from difftumor.tumor_shapes import TumorShape
 from difftumor.worker import Context
@@ -47,7 +50,8 @@ def synthesis(request: dict[str, Any], folder: Path, context: Context) -> dict[s
         folder: where the arrays lie.
         context: progress, cancel, and the cache that keeps models between requests.
 
-    Returns: {"box": [[start, stop], ...], "lesions", "notes", "model", "device"}.
+    Returns: {"box": [[start, stop], ...], "lesions", "notes", "model", "device", "versions", "sha256"}; the
+        hashes are of the input and of the output as `provenance.image_hash` makes them.
     """
     scan = read_array(folder, "scan", mapped=True)
     organ = None
@@ -63,6 +67,13 @@ def synthesis(request: dict[str, Any], folder: Path, context: Context) -> dict[s
         context.cache,
         context.progress,
     )
+    context.progress("describing the result", 0, 1)
+    hashes = {
+        "scan": image_hash(scan, grid.affine),
+        "output": image_hash(result.applied_to(scan), grid.affine),
+    }
+    if organ is not None:
+        hashes["organ"] = image_hash(organ, grid.affine)
     write_array(folder, "patch", result.patch)
     write_array(folder, "mask", result.mask.astype(np.uint8))
     return {
@@ -71,7 +82,14 @@ def synthesis(request: dict[str, Any], folder: Path, context: Context) -> dict[s
         "notes": result.notes,
         "model": model,
         "device": device,
+        "versions": versions(),
+        "sha256": hashes,
     }
+
+
+def identify_model(request: dict[str, Any], _folder: Path, _context: Context) -> dict[str, Any]:
+    """Worker task: what the file or folder {"path": ...} is (`checkpoints.identify`)."""
+    return asdict(identify(request["path"]))
 
 
 def doctor(_request: dict[str, Any], _folder: Path, _context: Context) -> dict[str, Any]:
@@ -81,5 +99,6 @@ def doctor(_request: dict[str, Any], _folder: Path, _context: Context) -> dict[s
 
 TASKS: dict[str, Callable[[dict[str, Any], Path, Context], dict[str, Any]]] = {
     "doctor": doctor,
+    "identify_model": identify_model,
     "synthesis": synthesis,
 }

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from difftumor.ct_warnings import ct_warnings
 from difftumor.dicom_series import read_dicom
 from difftumor.dicom_slices import is_dicom
 from difftumor.grids import Grid, GridError, covering_box, resample
@@ -42,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 # .mhd and .nhdr are two files each, which cannot appear at once.
 WRITERS = {".nii.gz": write_nifti, ".nii": write_nifti, ".nrrd": write_itk, ".mha": write_itk}
-MAX_SPACING_MM = 6.0
-MIN_SLICES = 16
 
 
 def read_volume(path: Path | str, *, series: str | None = None) -> Volume:
@@ -160,42 +159,7 @@ def check_ct(volume: Volume) -> list[str]:
             f"{name} holds no image: its values are "
             f"{'true and false' if low != high else f'all {low:g}'}. Give a CT in Hounsfield units."
         )
-    warnings = list(volume.notes)
-    if volume.modality not in ("", "CT"):
-        warnings.append(
-            f"The series is of modality {volume.modality}, not CT; the CT models expect HU."
-        )
-    if low >= -1.5 and high <= 1.5:
-        warnings.append(
-            f"The values run from {low:.3g} to {high:.3g}, as if scaled to [0, 1] or [-1, 1]; "
-            "the CT models expect HU (air -1000, water 0). Use the original CT."
-        )
-    elif low >= 0 and high <= 255:
-        warnings.append(
-            f"The values run from {low:.4g} to {high:.4g}, as in an 8-bit picture; the CT models "
-            "expect HU (air -1000, water 0). Use the original CT."
-        )
-    elif low >= 0:
-        warnings.append(
-            f"No value is below 0 (they run from {low:.4g} to {high:.4g}): the HU offset, often "
-            "-1024, may not have been applied. Check that air is near -1000 and water near 0."
-        )
-    elif high < -200:
-        warnings.append(f"No value is above {high:.4g} HU: nothing here is soft tissue.")
-    spacing = grid.spacing
-    if spacing.max() > MAX_SPACING_MM:
-        warnings.append(
-            f"The voxels are {spacing.max():.3g} mm long in one direction; above "
-            f"{MAX_SPACING_MM:g} mm small tumors fall between the slices. Use a thinner "
-            "reconstruction if there is one."
-        )
-    if min(grid.shape) < MIN_SLICES:
-        extent = (spacing * grid.shape)[int(np.argmin(grid.shape))]
-        warnings.append(
-            f"The volume has only {min(grid.shape)} slices ({extent:.3g} mm) in one direction; "
-            "the models see less of the surroundings than they were trained with."
-        )
-    return warnings
+    return [*volume.notes, *ct_warnings(low, high, grid, volume.modality)]
 
 
 def parse_mask_argument(text: str) -> tuple[Path, int | None]:

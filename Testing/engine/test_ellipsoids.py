@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from difftumor.ellipsoids import ellipsoid_box, ellipsoid_mask, half_extent_mm, rotation_matrix
+from difftumor.ellipsoids import (
+    ellipsoid_box,
+    ellipsoid_mask,
+    half_extent_mm,
+    rotation_degrees,
+    rotation_matrix,
+)
 from difftumor.grids import Grid
 
 GRIDS = 1000
@@ -63,6 +69,38 @@ def test_quarter_turns_by_hand():
     np.testing.assert_allclose(rotation_matrix((0, 0, 90)) @ right, anterior, atol=1e-15)
     # First about R (A goes to S), then about S (which leaves S alone).
     np.testing.assert_allclose(rotation_matrix((90, 0, 90)) @ anterior, superior, atol=1e-15)
+
+
+@pytest.mark.parametrize("angles", ANGLES, ids=range(len(ANGLES)))
+def test_degrees_come_back_from_the_matrix(angles):
+    matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    found = rotation_degrees(matrix)
+    np.testing.assert_allclose(rotation_matrix(found), matrix, atol=1e-12)
+    assert -90 <= found[1] <= 90
+    again = (found[0], found[1], found[2])
+    np.testing.assert_allclose(rotation_degrees(rotation_matrix(again)), found, atol=1e-9)
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), (10, -20, 170), (-179, 89, 45), (5, -89.9, -60)])
+def test_plain_angles_come_back_as_they_went_in(angles):
+    np.testing.assert_allclose(rotation_degrees(rotation_matrix(angles)), angles, atol=1e-9)
+
+
+@pytest.mark.parametrize("about_a", [90.0, -90.0, 90 - 1e-9, -90 + 1e-7])
+def test_degrees_where_two_axes_fall_together_still_give_the_matrix(about_a):
+    for angles in ((30, about_a, 0), (30, about_a, 50), (-170, about_a, 100)):
+        matrix = rotation_matrix(angles)
+        np.testing.assert_allclose(rotation_matrix(rotation_degrees(matrix)), matrix, atol=1e-7)
+    assert rotation_degrees(rotation_matrix((30, 90.0, 0)))[2] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [np.diag([1, 1, -1]), np.diag([1, 1, 2]), np.eye(4), np.full((3, 3), np.nan), np.zeros((3, 3))],
+)
+def test_what_is_no_rotation_is_refused(matrix):
+    with pytest.raises(ValueError, match="right-handed rotation"):
+        rotation_degrees(matrix)
 
 
 def test_center_and_axes_are_right_on_a_thousand_grids():
