@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt Makefile .ci/system-packages
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --upgrade pip
 	$(PYTHON) -m pip install -q -c constraints.txt torch
-	$(PYTHON) -m pip install -q -c constraints.txt -e '.[training,test]'
+	$(PYTHON) -m pip install -q -c constraints.txt -e '.[training,test,slicer-test]'
 	@touch $@
 
 setup: $(READY)
