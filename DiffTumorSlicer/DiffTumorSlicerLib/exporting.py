@@ -1,0 +1,158 @@
+"""Results as files: image, tumor mask and side-car beside each other, or DICOM through Slicer.
+
+Files say in their names, in the side-car and in DICOM's descriptions that the tumors are synthetic.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+
+from difftumor.provenance import write_json
+from DiffTumorSlicerLib.geometry import SceneError
+from DiffTumorSlicerLib.results import segmentation_of, sidecar_of
+from DiffTumorSlicerLib.segments import organ_mask
+from DiffTumorSlicerLib.volume_nodes import add_volume_like, remove_node, volume_array
+
+SUFFIXES = (".nii.gz", ".nrrd", ".mha")
+MARK = "SYNTHETIC"
+
+
+class ExportError(RuntimeError):
+    """Nothing, or not everything, was written; the message says why and what to do."""
+
+
+def file_stem(node: Any) -> str:
+    """Name for the files of a result, without a suffix; it always says that the image is synthetic."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in node.GetName())
+    name = "-".join(filter(None, name.split("-")))
+    return name if "synthetic" in name.lower() else f"{name}-synthetic"
+
+
+def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
+    """Write a result, its tumor mask (0 and 1) and its side-car.
+
+    The files have the volume's own geometry, without the transforms above it, as Slicer saves volumes.
+
+    Args:
+        scene: of the result.
+        node: the result volume.
+        path: of the image; the others get its name with "-mask" and ".json". Present files are replaced.
+
+    Returns: the files.
+    Raises: ExportError: a suffix that is not known, or a file that could not be written.
+    """
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    if not suffix:
+        raise ExportError(
+            f"{path.name} has no suffix that is known. Use one of {', '.join(SUFFIXES)}."
+        )
+    stem = path.name[: -len(suffix)]
+    targets = [path, path.with_name(f"{stem}-mask{suffix}"), path.with_name(f"{stem}.json")]
+    mask = _mask_volume(scene, node)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".difftumor-") as folder:
+            parts = [Path(folder) / target.name for target in targets]
+            _write_volume(scene, node, parts[0])
+            _write_volume(scene, mask, parts[1])
+            write_json(sidecar_of(node), parts[2])
+            for part, target in zip(parts, targets, strict=True):
+                shutil.move(part, target)
+    except OSError as error:
+        raise ExportError(
+            f"The result could not be written to {path.parent} ({error.strerror or error}). Choose a "
+            "folder that is yours, with enough free space."
+        ) from error
+    finally:
+        remove_node(scene, mask)
+    return targets
+
+
+def save_dicom(scene: Any, node: Any, folder: Path) -> list[Path]:
+    """Write a result as a DICOM series and its tumors as a DICOM segmentation, as far as Slicer can.
+
+    Args:
+        scene: of the result.
+        node: the result volume; patient and study are those of its place in the subject hierarchy.
+        folder: where to; a folder for each series is made in it.
+
+    Returns: the folders that were written.
+    Raises: ExportError: Slicer has no DICOM export here, or refused.
+    """
+    plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
+    if "DICOMScalarVolumePlugin" not in plugins:
+        raise ExportError(
+            "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "
+            "modules."
+        )
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    written = []
+    for part, plugin, what in (
+        (node, "DICOMScalarVolumePlugin", "image"),
+        (segmentation_of(node), "DICOMSegmentationPlugin", "segmentation"),
+    ):
+        if part is None or plugin not in plugins:
+            continue
+        target = folder / f"{file_stem(node)}-{what}"
+        target.mkdir(parents=True, exist_ok=True)
+        exporter = plugins[plugin]()
+        exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(part))
+        if not exportables:
+            raise ExportError(
+                f"Slicer cannot write the {what} as DICOM: the scan has no patient and study. Load the "
+                "scan from DICOM, or drag it into a study in the Data module, and try again."
+            )
+        for exportable in exportables:
+            exportable.directory = str(target)
+            exportable.setTag("SeriesDescription", f"{MARK} tumor, research only: {node.GetName()}")
+            exportable.setTag("SeriesNumber", "9001" if what == "image" else "9002")
+            exportable.setTag("ImageComments", f"{MARK}: {json.dumps(_short(node))}")
+        refused = exporter.export(exportables)
+        if refused:
+            raise ExportError(
+                f"Slicer could not write the {what} as DICOM: {refused}. Save as NIfTI or NRRD instead."
+            )
+        written.append(target)
+    return written
+
+
+def _short(node: Any) -> dict[str, Any]:
+    """What fits into a DICOM comment of how the tumors were made."""
+    made = sidecar_of(node)
+    return {"program": "DiffTumorSlicer", "model": made.get("model", {}).get("id", "")}
+
+
+def _mask_volume(scene: Any, node: Any) -> Any:
+    """All tumors of a result as one volume of 0 and 1; the caller removes it."""
+    mask = np.zeros(volume_array(node).shape, np.uint8)
+    segmentation = segmentation_of(node)
+    if segmentation is not None:
+        for segment_id in segmentation.GetSegmentation().GetSegmentIDs():
+            try:
+                mask |= organ_mask(segmentation, segment_id, node).astype(np.uint8)
+            except SceneError as error:
+                raise ExportError(str(error)) from error
+    volume = add_volume_like(scene, node, f"{node.GetName()} mask", mask)
+    volume.SetHideFromEditors(True)
+    return volume
+
+
+def _write_volume(scene: Any, node: Any, path: Path) -> None:
+    """Write a volume with a storage node of its own, so that the scene keeps its file names."""
+    kind = (
+        "vtkMRMLNRRDStorageNode" if path.suffix == ".nrrd" else "vtkMRMLVolumeArchetypeStorageNode"
+    )
+    storage = scene.AddNewNodeByClass(kind)
+    try:
+        storage.SetFileName(str(path))
+        storage.SetUseCompression(True)
+        if not storage.WriteData(node) or not path.is_file():
+            raise OSError("Slicer did not write it")
+    finally:
+        scene.RemoveNode(storage)

@@ -1,0 +1,158 @@
+"""All panels of the module together, and the one timer that keeps them going."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import vtk
+
+from DiffTumorSlicerLib.panels.machine import Requirements, WorkerRequirements
+from DiffTumorSlicerLib.panels.models import ModelsPanel
+from DiffTumorSlicerLib.panels.synthesis import SynthesisPanel
+from DiffTumorSlicerLib.panels.volumes import VolumesPanel
+from DiffTumorSlicerLib.panels.widgets import quietly
+
+TICK_MS = 30
+
+
+class Panels:
+    """The sections of the module's widget.
+
+    A further task is one more section in DiffTumorSlicer.ui, one .ui and one class beside these.
+    """
+
+    def __init__(
+        self,
+        widget: Any,
+        session: Any,
+        *,
+        scene: Any,
+        ui_folder: Path,
+        requirements: Requirements | None = None,
+    ) -> None:
+        """Build all panels into the sections of `widget`.
+
+        Args:
+            widget: loaded from DiffTumorSlicer.ui.
+            session: jobs of this module; it is polled from here.
+            scene: the MRML scene.
+            ui_folder: with the .ui files.
+            requirements: what the worker needs; as `environment` finds it if None.
+        """
+        requirements = requirements or WorkerRequirements()
+        self._session = session
+        self._parameters: Any = None
+        self._tags: tuple[Any, list[Any]] | None = None
+        self._guis: list[Any] = []
+        self._entered = False
+        self._dirty = True
+        ui = slicer.util.childWidgetVariables(widget)
+        self.volumes = VolumesPanel(ui.volumesSection, ui_folder, scene)
+        self.synthesis = SynthesisPanel(
+            ui.synthesisSection, ui_folder, scene, session, requirements.ensure
+        )
+        self.models = ModelsPanel(
+            ui.modelsSection,
+            ui_folder,
+            scene,
+            session,
+            requirements,
+            models_changed=self.synthesis.tumor.read_models,
+        )
+        self._listeners: tuple[Any, ...] = (self.synthesis.follow, self.models.follow)
+        for listener in self._listeners:
+            session.add_listener(listener)
+        self._timer = qt.QTimer()
+        self._timer.interval = TICK_MS
+        self._timer.connect("timeout()", self.tick)
+        self._timer.start()
+
+    def set_parameter_node(self, parameters: Any) -> None:
+        """Follow another parameter node (`parameter_node.ModuleParameters`), or none."""
+        self._disconnect()
+        self._parameters = parameters
+        if parameters is not None:
+            node = parameters.parameterNode
+            tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
+            self._tags = (node, tag)
+            for panel in (self.volumes, self.synthesis):
+                self._guis.append(parameters.connectGui(panel.ui))
+        self.volumes.set_parameter_node(parameters)
+        self.synthesis.set_parameter_node(parameters)
+        self._dirty = True
+        self.refresh()
+        self._dirty = True  # while a scene is loaded, node selectors do not know its nodes yet
+
+    def enter(self) -> None:
+        """The module is opened."""
+        self._entered = True
+        self.volumes.enter()
+        self.synthesis.enter()
+        self.models.enter()
+        self._dirty = True
+        self.refresh()
+
+    def exit(self) -> None:
+        """Another module is opened; a job goes on."""
+        self._entered = False
+        self.synthesis.leave()
+
+    def cleanup(self) -> None:
+        """The module goes away; a second call does nothing."""
+        self._timer.stop()
+        for listener in self._listeners:
+            self._session.remove_listener(listener)
+        self._listeners = ()
+        self._disconnect()
+        self._parameters = None
+        self.volumes.cleanup()
+        self.synthesis.cleanup()
+
+    def say(self, text: str) -> None:
+        """Show a sentence to the person."""
+        self.synthesis.progress.say(text)
+
+    def tick(self) -> None:
+        """Look after jobs, mouse and clock; called by the timer."""
+        self._session.poll()
+        self.volumes.tick()
+        if self._entered:
+            self.synthesis.tick()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Show what has changed in the scene since the last time."""
+        self.volumes.refresh()
+        if self._dirty:
+            self._dirty = False
+            self._show_nodes()
+            self.synthesis.refresh()
+
+    def _show_nodes(self) -> None:
+        """Let the node selectors show what the parameter node holds."""
+        if self._parameters is None:
+            return
+        for selector, node in (
+            (self.volumes.ui.volumeSelector, self._parameters.volume),
+            (self.synthesis.ui.roiSelector, self._parameters.roi),
+            (self.synthesis.ui.resultSelector, self._parameters.result),
+        ):
+            if selector.currentNode() is not node:
+                with quietly(selector):
+                    selector.setCurrentNode(node)
+
+    def _on_modified(self, *_: Any) -> None:
+        self._dirty = True
+
+    def _disconnect(self) -> None:
+        """Let go of the parameter node."""
+        if self._parameters is not None:
+            for gui in self._guis:
+                self._parameters.disconnectGui(gui)
+        if self._tags is not None:
+            node, tag = self._tags
+            node.RemoveObserver(tag)
+        self._guis, self._tags = [], None

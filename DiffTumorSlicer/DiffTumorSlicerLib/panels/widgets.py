@@ -1,0 +1,63 @@
+"""What every panel does with its widgets: load its .ui, write without echo, fill and read combo boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+
+def load_panel(ui_folder: Path, name: str, section: Any, scene: Any) -> tuple[Any, Any]:
+    """Load a panel's .ui into its section of the module.
+
+    Returns: the panel's widget, and an object with the widgets in it by name.
+    """
+    widget = slicer.util.loadUI(str(ui_folder / f"{name}.ui"))
+    section.layout().addWidget(widget)
+    widget.setMRMLScene(scene)
+    return widget, slicer.util.childWidgetVariables(widget)
+
+
+@contextmanager
+def quietly(*widgets: Any) -> Iterator[None]:
+    """Change widgets without their signals, so that a refresh is not taken for the user's wish."""
+    before = [widget.blockSignals(True) for widget in widgets]
+    try:
+        yield
+    finally:
+        for widget, blocked in zip(widgets, before, strict=True):
+            widget.blockSignals(blocked)
+
+
+def fill_combo(box: Any, items: Mapping[str, str], chosen: str) -> None:
+    """Offer `items` (value to words) and choose one of them, without signals and only if needed."""
+    with quietly(box):
+        now = {box.itemData(row): box.itemText(row) for row in range(box.count)}
+        if list(now.items()) != list(items.items()):
+            box.clear()
+            for value, words in items.items():
+                box.addItem(words, value)
+        row = list(items).index(chosen) if chosen in items else -1
+        if box.currentIndex != row:
+            box.setCurrentIndex(row)
+
+
+def chosen_of(box: Any) -> str:
+    """Value of a combo box that `fill_combo` filled; empty if none is chosen."""
+    return str(box.itemData(box.currentIndex)) if box.currentIndex >= 0 else ""
+
+
+def say(label: Any, text: str) -> None:
+    """Write a message into its label; an empty one takes no room."""
+    if label.text != text:
+        label.text = text
+    label.visible = bool(text)
+
+
+def switch_to_module(name: str) -> None:
+    """Open another module of Slicer; without a main window nothing happens."""
+    if slicer.util.mainWindow() is not None:
+        slicer.util.selectModule(name)

@@ -1,0 +1,129 @@
+"""What a scene keeps of the module: the chosen nodes, and one pack of parameters per task.
+
+Packs are made from the engine's dataclasses, so defaults, ranges and choices stand there and nowhere
+else. Where the engine says None for "not given", a parameter node has no word; 0 and "" say it here.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from slicer import (
+    vtkMRMLMarkupsROINode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLScriptedModuleNode,
+    vtkMRMLSegmentationNode,
+)
+from slicer.parameterNodeWrapper import (
+    Choice,
+    Default,
+    WithinRange,
+    parameterNodeWrapper,
+    parameterPack,
+)
+
+from difftumor.parameters import SynthesisParameters
+
+SCHEMA_VERSION = 1  # of what a scene keeps; larger ones come from a newer module
+NOT_GIVEN: dict[type, Any] = {int: 0, float: 0.0, str: ""}
+
+
+def pack_of(dataclass: type, defaults: Mapping[str, Any] | None = None) -> type:
+    """Parameter pack with the simple fields of an engine dataclass.
+
+    Ranges become `WithinRange`, choices `Choice`. Fields that are packs themselves are left out: a place
+    is a node's, not a number's.
+
+    Args:
+        dataclass: its fields carry `min` and `max` in their metadata (`difftumor.parameters`).
+        defaults: where a panel starts from another value than the engine does.
+    Returns: a new class; its names are the dataclass's.
+    """
+    hints = get_type_hints(dataclass)
+    annotations = {
+        item.name: declared
+        for item in fields(dataclass)
+        if (declared := _annotated(item, hints[item.name], (defaults or {}).get(item.name)))
+    }
+    name = dataclass.__name__.removesuffix("Parameters") + "Pack"
+    return parameterPack(
+        type(name, (), {"__annotations__": annotations, "__doc__": dataclass.__doc__})
+    )
+
+
+def _annotated(item: Field[Any], hint: Any, default: Any) -> Any:
+    """A field as `Annotated[type, range or choice, Default]`; None for one that is a pack itself."""
+    parts = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    optional = type(None) in parts
+    (plain,) = (part for part in parts if part is not type(None))
+    if is_dataclass(plain):
+        return None
+    rules: list[Any] = []
+    if get_origin(plain) is Literal:
+        choices = get_args(plain)
+        rules.append(Choice((*choices, "") if optional else choices))
+        plain = str
+    empty = NOT_GIVEN.get(plain)
+    if "min" in item.metadata:
+        low, high = item.metadata["min"], item.metadata["max"]
+        rules.append(WithinRange(min(low, empty) if optional else low, high))
+    if default is None:
+        default = empty if item.default in (None, MISSING) else item.default
+    return Annotated[(plain, *rules, Default(default))]
+
+
+SynthesisPack: Any = pack_of(SynthesisParameters, {"size": "small"})
+
+
+@parameterNodeWrapper
+class ModuleParameters:
+    """The module's parameter node."""
+
+    schema_version: int = SCHEMA_VERSION
+    volume: vtkMRMLScalarVolumeNode
+    roi: vtkMRMLMarkupsROINode
+    segmentation: vtkMRMLSegmentationNode
+    segment_id: str = ""
+    result: vtkMRMLScalarVolumeNode
+    random_placement: bool = False
+    synthesis: SynthesisPack  # type: ignore[valid-type]
+
+
+def open_parameters(node: vtkMRMLScriptedModuleNode) -> tuple[ModuleParameters, str]:
+    """Typed access to a parameter node, also one that another version of the module has written.
+
+    Args:
+        node: of the scene; given the defaults of what it lacks.
+    Returns: the wrapper, and a sentence for the person if the node's values could not be used.
+    """
+    wrap: Any = ModuleParameters  # the decorator gives it a constructor
+    version = node.GetParameter("schema_version")
+    newer = version.isdecimal() and int(version) > SCHEMA_VERSION
+    if not newer:
+        try:
+            return wrap(node), ""
+        except (ValueError, TypeError, KeyError):
+            pass  # a value that is no number or no choice: told below
+    node.UnsetAllParameters()
+    node.RemoveNodeReferenceIDs(None)
+    why = "were saved by a newer version of it" if newer else "are damaged"
+    return wrap(node), (
+        f"The scene's settings of this module {why} and cannot be used; they start from their defaults. "
+        "Volumes, segmentations and results are as they were."
+    )
+
+
+def synthesis_request(parameters: ModuleParameters) -> dict[str, Any]:
+    """The parameters as fields of `SynthesisParameters`, without a place.
+
+    Returns: a dictionary; with random placement a size (and a count if one was given), else neither.
+    """
+    pack: Any = parameters.synthesis
+    request = {name: pack.getValue(name) for name in pack.allParameters}
+    random = parameters.random_placement
+    request["size"] = request["size"] if random else None
+    request["count"] = (request["count"] or None) if random else None
+    return request

@@ -1,0 +1,347 @@
+"""What the user asks for becomes jobs, and what comes back becomes nodes.
+
+    session = Session(scene)
+    session.add_listener(show)                       # show(state: JobState)
+    session.synthesize(parameters, volume, roi_node=roi)
+    session.poll()                                   # from a QTimer or an asyncio task, every 30 ms or so
+
+No Qt and no trame here. Everything happens in the thread that calls. A call that cannot be done raises
+`SessionError` (a `SceneError`), whose text is a sentence with the next step; what fails later ends in the
+`sentence` of a `JobState`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from difftumor.parameters import MODELLED, SynthesisParameters
+from DiffTumorSlicerLib import results
+from DiffTumorSlicerLib.host import Host
+from DiffTumorSlicerLib.job_states import REPLACED, Board, JobState
+from DiffTumorSlicerLib.jobs import Answer, BridgeLike, Job, Outcome, SessionError, WorkerJobs
+from DiffTumorSlicerLib.model_jobs import (
+    PANEL as MODELS,
+)
+from DiffTumorSlicerLib.model_jobs import (
+    ModelJobs,
+    Work,
+    download_work,
+    import_work,
+    remove_work,
+    verify_work,
+)
+from DiffTumorSlicerLib.synthesis_jobs import synthesis_job
+from DiffTumorSlicerLib.synthesis_wishes import PANEL, check_model, check_room, wish
+from DiffTumorSlicerLib.wording import doctor_line
+
+__all__ = ["JobState", "Session", "SessionError"]
+
+DOCTOR = "doctor"
+LARGEST_SEED = 2**63 - 1
+SCENE_CLOSED = "The scene was closed, so the computation was stopped. Load a volume to go on."
+
+
+class Session:
+    """One user, one scene, one worker."""
+
+    def __init__(
+        self, scene: Any, *, bridge: BridgeLike | None = None, host: Host | None = None
+    ) -> None:
+        """Watch the scene; no process is started before the first job.
+
+        Args:
+            scene: vtkMRMLScene that nodes come from and results go to.
+            bridge: in place of the host's own, for tests.
+            host: settings and measurements of the program around.
+        """
+        self.scene = scene
+        self.host = host or Host()
+        self._number = 0
+        self._wanted_model = ""
+        self._warm_model = ""  # what the worker has loaded, as far as known
+        self._polling = False
+        self._board = Board(self.host.clock)
+        for panel in (PANEL, MODELS, DOCTOR):
+            self._board.states[panel] = JobState(panel)
+        self._jobs = WorkerJobs(lambda: bridge or self.host.make_bridge(), self._board)
+        self._models = ModelJobs(self._board)
+        event = slicer.vtkMRMLScene.StartCloseEvent
+        self._tags = [scene.AddObserver(event, self._on_scene_closing)]
+
+    # --------------------------------------------------------------------------------------- states
+
+    @property
+    def state(self) -> JobState:
+        """The synthesis panel's job."""
+        return self.states[PANEL]
+
+    @property
+    def states(self) -> dict[str, JobState]:
+        """The newest job of each panel."""
+        return self._board.states
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job has not ended."""
+        return self._jobs.busy or self._models.busy
+
+    def add_listener(self, listener: Callable[[JobState], None]) -> None:
+        """Call `listener(state)` whenever the job of a panel changes."""
+        self._board.listeners.append(listener)
+
+    def remove_listener(self, listener: Callable[[JobState], None]) -> None:
+        """Call it no more; no error if it is not called any more, as after `close`."""
+        if listener in self._board.listeners:
+            self._board.listeners.remove(listener)
+
+    def poll(self) -> None:
+        """Follow all jobs and show their results. Never blocks."""
+        if self._polling:  # a listener that lets the event loop turn
+            return
+        self._polling = True
+        try:
+            self._jobs.poll()
+            self._models.poll()
+            self._board.tick()
+            self._note_warm_model()
+        finally:
+            self._polling = False
+        self._board.tell()
+
+    def wait(
+        self,
+        number: int,
+        *,
+        pump: Callable[[], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> JobState:
+        """Poll until a job has ended, for scripts.
+
+        Args:
+            number: as the call that started it returned it.
+            pump: called in between, to let the event loop turn.
+            timeout_s: after which the job is cancelled.
+
+        Returns: its last state.
+        """
+        panel = next((p for p, s in self.states.items() if s.number == number), None)
+        started, cancelled = self.host.clock(), False
+        while panel and self.states[panel].number == number and self.states[panel].running:
+            self.poll()
+            if pump is not None:
+                pump()
+            late = timeout_s is not None and self.host.clock() - started > timeout_s
+            if late and not cancelled:
+                cancelled = self.cancel(panel)
+            time.sleep(0.01)
+        self.poll()  # what is left to be shown
+        if panel is None or self.states[panel].number != number:
+            return JobState(panel or "", number, "cancelled", sentence=REPLACED)
+        return self.states[panel]
+
+    def start(self, job: Job) -> int:
+        """Start a job in place of an older one of its panel: what every request to the worker comes down to.
+
+        Raises: SessionError: it cannot travel to the worker.
+        """
+        self._number += 1
+        self._jobs.start(job, self._number)
+        self._board.tell()
+        return self._number
+
+    # ------------------------------------------------------------------------------------ synthesis
+
+    def synthesize(
+        self,
+        parameters: SynthesisParameters | Mapping[str, Any],
+        volume_node: Any,
+        *,
+        segmentation_node: Any | None = None,
+        segment_id: str | None = None,
+        roi_node: Any | None = None,
+        into: Any | None = None,
+        device: str = "auto",
+    ) -> int:
+        """Put a synthetic tumor into a copy of a volume, or one more into a result.
+
+        Args:
+            parameters: the pack, or its fields; a ROI replaces its ellipsoid.
+            volume_node: the CT; never changed.
+            segmentation_node: with the organ, optional.
+            segment_id: of the organ; the only segment if None.
+            roi_node: Box ROI whose inscribed ellipsoid is meant.
+            into: result that gets one more tumor.
+            device: 'auto', 'cpu', 'cuda', 'mps'.
+
+        Returns: the number of the job. Its result is in `state.result_node_id` at the end.
+        Raises: SessionError: what is wrong, and the next step; nothing has been started then.
+        """
+        return self._synthesize(
+            parameters, volume_node, (), segmentation_node, segment_id, roi_node, into, device
+        )
+
+    def variants(
+        self,
+        parameters: SynthesisParameters | Mapping[str, Any],
+        volume_node: Any,
+        *,
+        seeds: int | Sequence[int] = 3,
+        segmentation_node: Any | None = None,
+        segment_id: str | None = None,
+        roi_node: Any | None = None,
+        into: Any | None = None,
+        device: str = "auto",
+    ) -> int:
+        """Make the same tumor with several seeds, each in a volume of its own, to choose from.
+
+        Args:
+            seeds: how many, counted from the seed of the parameters; or the seeds themselves.
+
+        Further arguments, Returns, Raises: as `synthesize`. See `keep_variant`.
+        """
+        if isinstance(seeds, int):
+            pack = parameters if isinstance(parameters, Mapping) else vars(parameters)
+            first = int(pack.get("seed", 0))
+            seeds = [(first + index) % (LARGEST_SEED + 1) for index in range(seeds)]
+        if not seeds:
+            raise SessionError("No variant was asked for. Ask for one seed or more.")
+        return self._synthesize(
+            parameters, volume_node, seeds, segmentation_node, segment_id, roi_node, into, device
+        )
+
+    def _synthesize(
+        self,
+        parameters: SynthesisParameters | Mapping[str, Any],
+        volume_node: Any,
+        seeds: Sequence[int],
+        segmentation_node: Any | None,
+        segment_id: str | None,
+        roi_node: Any | None,
+        into: Any | None,
+        device: str,
+    ) -> int:
+        asked = wish(
+            parameters,
+            volume_node,
+            segmentation_node=segmentation_node,
+            segment_id=segment_id,
+            roi_node=roi_node,
+            into=into,
+            device=device,
+        )
+        check_model(asked.parameters.model)
+        check_room(asked, self.host, warm=asked.parameters.model == self._warm_model)
+        self._wanted_model = asked.parameters.model
+        return self.start(synthesis_job(self.scene, asked, seeds))
+
+    def keep_variant(self, node: Any) -> int:
+        """Keep one of the variants and remove the others; returns how many were removed."""
+        return results.keep_variant(self.scene, node)
+
+    def remove_last(self, node: Any) -> int:
+        """Take the last tumor out of a result.
+
+        Returns: how many are left; with the last one the result leaves the scene.
+        Raises: SessionError: a job is working on the result. SceneError: there is nothing to remove.
+        """
+        if self.state.running:
+            raise SessionError(
+                "A tumor is being made. Wait for it, or press Cancel, then remove the last one."
+            )
+        return results.remove_last(self.scene, node)
+
+    # --------------------------------------------------------------------------------------- models
+
+    def examine(self) -> int:
+        """Ask the worker what this computer can do; the answer is in `states["doctor"].report`."""
+
+        def finish(answers: list[Answer]) -> Outcome:
+            report = answers[0].metadata
+            return Outcome(doctor_line(report), report=report)
+
+        return self.start(Job(DOCTOR, "doctor", [("", {})], finish))
+
+    def download(self, model_id: str, accept: bool = False) -> int:
+        """Download a model; `accept` says that the person has read its licence and accepts it.
+
+        Raises: SessionError: unknown model, licence not accepted, or another model is being worked on.
+        """
+        return self._start_model_work(download_work(model_id, accept), "downloading")
+
+    def import_model(self, path: Path | str, model_id: str | None = None) -> int:
+        """Install a model from a file or folder on disk; `model_id` where the file does not tell.
+
+        The worker looks into the file, since that needs torch; the copy is made here.
+        """
+        self._models.check_free()
+        if not Path(path).exists():
+            raise SessionError(f"There is nothing at {path}. Choose the file again.")
+
+        def finish(answers: list[Answer]) -> None:
+            work = import_work(path, model_id, answers[0].metadata)
+            self._models.start(work, self.states[MODELS].number, "copying")
+
+        return self.start(Job(MODELS, "identify_model", [("", {"path": str(path)})], finish))
+
+    def verify(self, model_id: str) -> int:
+        """Compare an installed model with its checksum."""
+        return self._start_model_work(verify_work(model_id), "verifying")
+
+    def remove(self, model_id: str, forget: bool = False) -> int:
+        """Delete an installed model; `forget` also drops the checksum that was pinned."""
+        return self._start_model_work(remove_work(model_id, forget), "removing")
+
+    def _start_model_work(self, work: Work, stage: str) -> int:
+        self._models.check_free()
+        self._number += 1
+        self._models.start(work, self._number, stage)
+        self._board.tell()
+        return self._number
+
+    # ------------------------------------------------------------------------------------- lifetime
+
+    def cancel(self, panel: str = PANEL) -> bool:
+        """Stop the job of a panel; its state says so a moment later. False if there is none."""
+        found = self._jobs.cancel(panel) or (panel == MODELS and self._models.cancel())
+        self._board.tell()
+        return found
+
+    def set_host(self, host: Host) -> None:
+        """Change the worker's Python or folders; the next job starts a new worker.
+
+        Raises: SessionError: a job is running.
+        """
+        if self.busy:
+            raise SessionError(
+                "Something is still being computed. Wait for it, or cancel it first."
+            )
+        self._jobs.close()
+        self._warm_model = ""
+        self.host = host
+
+    def close(self) -> None:
+        """End everything; the session cannot be used afterwards."""
+        for tag in self._tags:
+            self.scene.RemoveObserver(tag)
+        self._tags = []
+        self._models.close()
+        self._jobs.close()
+        self._board.listeners.clear()
+
+    # --------------------------------------------------------------------------------------- inside
+
+    def _note_warm_model(self) -> None:
+        """Remember which model the worker holds; a worker that failed may be gone."""
+        if self.state.kind == "done" and self._wanted_model != MODELLED:
+            self._warm_model = self._wanted_model
+        elif self.state.kind in ("failed", "cancelled"):
+            self._warm_model = ""
+
+    def _on_scene_closing(self, *_: Any) -> None:
+        self._jobs.drop_jobs_of_scene(SCENE_CLOSED)
+        self._board.tell()

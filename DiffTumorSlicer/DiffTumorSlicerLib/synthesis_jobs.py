@@ -1,0 +1,174 @@
+"""The job of a wish for a synthetic tumor, and how its answers become nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from difftumor.parameters import SynthesisParameters, to_dict
+from difftumor.provenance import describe
+from DiffTumorSlicerLib.jobs import Answer, Job, Outcome
+from DiffTumorSlicerLib.results import (
+    VARIANT_NAME,
+    VARIANTS,
+    Tumor,
+    add_tumor,
+    copy_result,
+    remove_result,
+    segmentation_of,
+)
+from DiffTumorSlicerLib.synthesis_wishes import PANEL, TASK, Wish
+from DiffTumorSlicerLib.volume_nodes import changed_since, volume_array
+from DiffTumorSlicerLib.wording import in_panel_words
+
+
+def synthesis_job(scene: Any, asked: Wish, seeds: Sequence[int] = ()) -> Job:
+    """The job of a wish.
+
+    Args:
+        scene: of the nodes.
+        asked: checked.
+        seeds: of variants to choose from, whose results appear together at the end; none for one result.
+    """
+    packs = [replace(asked.parameters, seed=seed) for seed in seeds] or [asked.parameters]
+    many = len(packs) > 1
+    requests = [
+        (
+            f"variant {index} of {len(packs)}" if many else "",
+            {
+                "parameters": to_dict(pack),
+                "affine": asked.grid.affine.tolist(),
+                "device": asked.device,
+            },
+        )
+        for index, pack in enumerate(packs, start=1)
+    ]
+    arrays = {"scan": volume_array(asked.source)}
+    if asked.organ is not None:
+        arrays["organ"] = asked.organ.astype(np.uint8)
+
+    def finish(answers: list[Answer]) -> Outcome:
+        tumors = [_tumor(asked, pack, answer) for pack, answer in zip(packs, answers, strict=True)]
+        if seeds:
+            return _show_variants(scene, asked, tumors)
+        node = add_tumor(scene, asked.source, tumors[0], into=asked.into)
+        return _outcome(scene, [node], tumors)
+
+    return Job(PANEL, TASK, requests, finish, lambda: arrays, _watch(scene, asked), of_scene=True)
+
+
+def _watch(scene: Any, asked: Wish) -> Callable[[], str]:
+    """A function that tells when the nodes of a job are not what they were."""
+    source, name = asked.source, asked.source.GetName()
+    node_id, mark = source.GetID(), changed_since(source)
+
+    def gone() -> str:
+        # By identity: after a scene was closed another node can have the same id.
+        if scene.GetNodeByID(node_id) is not source:
+            return (
+                f'"{name}" was removed from the scene while the tumor was being made, so there is nothing '
+                "to show it in. Choose a volume and press Synthesize again."
+            )
+        if changed_since(source) != mark:
+            return (
+                f'The voxels of "{name}" were changed while the tumor was being made, so it was left out. '
+                "Press Synthesize again."
+            )
+        return ""
+
+    return gone
+
+
+def _tumor(asked: Wish, parameters: SynthesisParameters, answer: Answer) -> Tumor:
+    """The answer of the worker as a tumor with its side-car."""
+    facts = answer.metadata
+    hashes = facts.get("sha256", {})
+    inputs = {
+        "scan": {
+            "name": asked.source.GetName(),
+            "path": _stored_path(asked.source),
+            "sha256": hashes.get("scan"),
+            "shape": list(asked.grid.shape),
+            "spacing_mm": np.round(asked.grid.spacing, 4).tolist(),
+        }
+    }
+    if asked.segmentation is not None:
+        inputs["organ"] = {
+            "name": asked.segmentation.GetName(),
+            "path": _stored_path(asked.segmentation),
+            "segment": asked.segment_id,
+            "label": None,
+            "sha256": hashes.get("organ"),
+        }
+    result = {
+        "output_sha256": hashes.get("output"),
+        "lesions": facts["lesions"],
+        "notes": facts["notes"],
+    }
+    sidecar = describe(TASK, to_dict(parameters), inputs, facts["model"], result, facts["device"])
+    sidecar["versions"] = facts.get("versions", sidecar["versions"])  # of the Python that computed
+    i, j, k = (slice(start, stop) for start, stop in facts["box"])
+    return Tumor(
+        (i, j, k),
+        answer.arrays["patch"],
+        answer.arrays["mask"].astype(bool),
+        len(facts["lesions"]),
+        parameters.organ,
+        sidecar,
+    )
+
+
+def _stored_path(node: Any) -> str:
+    """The file that a node was read from or saved to, or ""."""
+    storage = node.GetStorageNode()
+    return str(storage.GetFullNameFromFileName() or "") if storage is not None else ""
+
+
+def _show_variants(scene: Any, asked: Wish, tumors: list[Tumor]) -> Outcome:
+    """All variants as results of their own, or none if one fails."""
+    group = uuid4().hex
+    nodes: list[Any] = []
+    try:
+        for index, tumor in enumerate(tumors, start=1):
+            name = VARIANT_NAME.replace("{variant}", str(index))
+            copy = None
+            if asked.into is not None:
+                copy = copy_result(scene, asked.into, name)
+                nodes.append(copy)
+            node = add_tumor(scene, asked.source, tumor, into=copy, name=name)
+            node.SetAttribute(VARIANTS, group)
+            if copy is None:
+                nodes.append(node)
+    except Exception:
+        for node in nodes:
+            remove_result(scene, node)
+        raise
+    outcome = _outcome(scene, nodes, tumors)
+    sentence = f"{len(nodes)} variants are ready. Choose the one to keep."
+    return replace(outcome, sentence=sentence)
+
+
+def _outcome(scene: Any, nodes: list[Any], tumors: list[Tumor]) -> Outcome:
+    lesions = [lesion for tumor in tumors for lesion in tumor.sidecar["result"]["lesions"]]
+    volume = sum(lesion.get("volume_mm3", 0.0) for lesion in lesions) / 1000
+    what = "A synthetic tumor" if len(lesions) == 1 else f"{len(lesions)} synthetic tumors"
+    verb = "is" if len(lesions) == 1 else "are"
+    sentence = f'{what} of {volume:.2f} ml {verb} in "{nodes[0].GetName()}".'
+    notes = [in_panel_words(n) for tumor in tumors for n in tumor.sidecar["result"]["notes"]]
+
+    def show_in_3d() -> None:
+        for node in nodes:
+            segmentation = segmentation_of(node) if scene.IsNodePresent(node) else None
+            if segmentation is not None:
+                segmentation.CreateClosedSurfaceRepresentation()
+
+    return Outcome(
+        sentence,
+        tuple(node.GetID() for node in nodes),
+        tuple(dict.fromkeys(notes)),
+        later=show_in_3d,
+    )
