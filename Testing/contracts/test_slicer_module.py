@@ -1,0 +1,251 @@
+"""The genuine module file: loads with nothing installed, opens, reloads, closes, and works from a script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import unittest
+
+import pytest
+
+from Testing import slicer_stand_in
+from Testing.contracts.slicer_sources import MODULE, MODULE_FILE, ROOT
+
+pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
+slicer = pytest.importorskip("slicer", reason="needs slicer-core")
+
+APP = slicer_stand_in.start()
+
+# What a Slicer right after the installation of the extension does not have.
+NOT_INSTALLED = (
+    "torch", "monai", "einops", "nibabel", "safetensors", "tyro", "rich", "jsonschema",
+    "psutil", "matplotlib", "lightning", "hypothesis",
+)  # fmt: skip
+
+BARE = """
+import socket, sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+def refuse(*_):
+    raise OSError("no network here")
+socket.socket.connect = socket.getaddrinfo = refuse
+from Testing import slicer_stand_in
+app = slicer_stand_in.start()
+module = slicer_stand_in.load_module({path!r})
+import slicer
+assert slicer.util.mainWindow() is None and app.layoutManager() is None
+panel = module.widgetRepresentation()
+panel.enter(); panel.show(); app.processEvents()
+panel.exit(); panel.self().cleanup()
+assert slicer_stand_in.slot_errors() == [], slicer_stand_in.slot_errors()
+loaded = sorted(set(sys.modules) & {{"torch", "DICOMLib", "PyTorchUtils"}})
+assert [n for n in loaded if sys.modules[n] is not None] == [], loaded
+print("built", module.title)
+"""
+
+
+@pytest.fixture(scope="module")
+def module():
+    return slicer_stand_in.load_module(MODULE_FILE)
+
+
+@pytest.fixture
+def panel(module):
+    slicer.mrmlScene.Clear(0)
+    slicer_stand_in.slot_errors()
+    made = module.createNewWidgetRepresentation()
+    made.enter()
+    yield made
+    made.exit()
+    made.self().cleanup()
+    slicer.mrmlScene.Clear(0)
+    assert slicer_stand_in.slot_errors() == []
+
+
+def observers_of(scene):
+    events = (scene.StartCloseEvent, scene.EndCloseEvent, scene.EndImportEvent, scene.NodeAddedEvent,
+              scene.NodeRemovedEvent)  # fmt: skip
+    return [bool(scene.HasObserver(event)) for event in events]
+
+
+def test_the_module_opens_with_nothing_installed_no_network_and_no_main_window():
+    program = BARE.format(blocked=NOT_INSTALLED, path=str(MODULE_FILE))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(MODULE), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "built DiffTumor Slicer" in done.stdout
+
+
+def test_what_slicer_shows_of_the_module(module):
+    assert module.title == "DiffTumor Slicer"
+    assert module.categories == ["Image Synthesis"]
+    assert "Research use only" in module.helpText
+    assert "https://" in module.helpText
+    assert "cite" in module.acknowledgementText
+    assert len(module.contributors) >= 1
+    assert not module.icon.isNull(), "Resources/Icons/DiffTumorSlicer.png is missing"
+
+
+def test_leaving_and_entering_the_module_keeps_the_parameters(panel):
+    panel.self().logic.getParameterNode().synthesis.seed = 77
+    panel.exit()
+    panel.enter()
+    assert panel.self().logic.getParameterNode().synthesis.seed == 77
+
+
+def test_closing_the_scene_starts_anew(panel):
+    panel.self().logic.getParameterNode().synthesis.seed = 77
+    slicer.mrmlScene.Clear(0)
+    APP.processEvents()
+    assert panel.self().logic.getParameterNode().synthesis.seed == 0
+
+
+def test_closing_the_scene_from_another_module_does_not_make_a_parameter_node(panel):
+    panel.exit()
+    slicer.mrmlScene.Clear(0)
+    APP.processEvents()
+    nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
+    assert [n.GetName() for n in nodes if n.GetParameterCount()] == []
+
+
+def test_cleaning_up_takes_all_observers_along(module):
+    slicer.mrmlScene.Clear(0)
+    before = observers_of(slicer.mrmlScene)
+    made = module.createNewWidgetRepresentation()
+    made.enter()
+    made.self().cleanup()
+    made.self().cleanup()  # Slicer calls it once more when it ends
+    made.deleteLater()
+    APP.sendPostedEvents(None, 52)  # QEvent.DeferredDelete
+    APP.processEvents()
+    assert observers_of(slicer.mrmlScene) == before
+
+
+@pytest.fixture
+def same_library_afterwards():
+    """Other tests keep the library that they have imported."""
+    before = {
+        n: m for n, m in sys.modules.items() if n.startswith(("DiffTumorSlicer", "difftumor"))
+    }
+    yield
+    for name in [n for n in sys.modules if n.startswith(("DiffTumorSlicer", "difftumor"))]:
+        del sys.modules[name]
+    sys.modules.update(before)
+    slicer_stand_in.load_module(MODULE_FILE)
+
+
+@pytest.mark.usefixtures("same_library_afterwards")
+def test_reloading_takes_the_library_along():
+    module = slicer_stand_in.load_module(MODULE_FILE)
+    panel = module.widgetRepresentation()
+    panel.enter()
+    first, library = panel.self(), sys.modules["DiffTumorSlicerLib.session"]
+    first.onReload()
+    APP.processEvents()
+    second = module.widgetRepresentation().self()
+    assert second is not first
+    assert first.panels is None
+    assert sys.modules["DiffTumorSlicerLib.session"] is not library
+    second.cleanup()
+    assert slicer_stand_in.slot_errors() == []
+
+
+def test_the_self_test_runs_and_passes():
+    loaded = slicer_stand_in.load_module(MODULE_FILE)
+    slicer.selfTests["DiffTumorSlicer"](msec=0)
+    assert loaded.name == "DiffTumorSlicer"
+
+
+@pytest.mark.parametrize("spoiled", ["none", "skipped", "failing"])
+def test_the_self_test_fails_when_it_ran_nothing(monkeypatch, spoiled):
+    slicer_stand_in.load_module(MODULE_FILE)
+    kind = sys.modules["DiffTumorSlicer"].DiffTumorSlicerTest
+    for name in unittest.TestLoader().getTestCaseNames(kind):
+        monkeypatch.delattr(kind, name)
+    if spoiled == "skipped":
+        monkeypatch.setattr(kind, "test_a", lambda self: self.skipTest("no torch"), raising=False)
+    elif spoiled == "failing":
+        monkeypatch.setattr(kind, "test_a", lambda self: self.fail("wrong"), raising=False)
+    with pytest.raises(RuntimeError, match="self-tests"):
+        kind().runTest()
+
+
+class TestScripts:
+    """`DiffTumorSlicerLogic` without a window."""
+
+    @pytest.fixture
+    def logic(self, module):
+        slicer.mrmlScene.Clear(0)
+        made = sys.modules["DiffTumorSlicer"].DiffTumorSlicerLogic()
+        yield made
+        made.close()
+        slicer.mrmlScene.Clear(0)
+
+    @pytest.fixture
+    def worker(self):
+        from DiffTumorSlicerLib import environment
+
+        if (lack := environment.find_lack()) is not None:
+            pytest.skip(lack.sentence)
+
+    @pytest.fixture
+    def nodes(self, logic):
+        return sys.modules["DiffTumorSlicer"]._test_scene()
+
+    def test_a_callback_gets_every_state_and_the_call_returns_at_once(self, worker, logic, nodes):
+        states = []
+        began = time.monotonic()
+        number = logic.synthesize(*nodes, model="modelled", device="cpu", callback=states.append)
+        assert time.monotonic() - began < 2
+        assert isinstance(number, int)
+        while not states or states[-1].running:
+            APP.processEvents()
+            assert time.monotonic() - began < 120
+        assert states[-1].kind == "done", states[-1].sentence
+        assert "synthetic" in slicer.mrmlScene.GetNodeByID(states[-1].result_node_id).GetName()
+        assert not logic._timer.active
+
+    def test_a_callback_hears_of_a_cancel(self, worker, logic, nodes):
+        states = []
+        logic.synthesize(*nodes, model="modelled", device="cpu", callback=states.append)
+        logic.session.cancel()
+        began = time.monotonic()
+        while not states or states[-1].running:
+            APP.processEvents()
+            assert time.monotonic() - began < 60
+        assert states[-1].kind == "cancelled"
+        assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [nodes[0]]
+
+    def test_what_cannot_be_done_is_said_before_the_start(self, worker, logic, nodes):
+        with pytest.raises(ValueError, match=r"\.$"):
+            logic.synthesize(None, nodes[1])
+        with pytest.raises(ValueError, match=r"\.$"):
+            logic.synthesize(nodes[0], None)
+        with pytest.raises(ValueError, match="feather_mm"):
+            logic.synthesize(*nodes, model="modelled", feather_mm=99.0)
+
+    def test_a_failure_raises_its_sentence(self, worker, logic, nodes, monkeypatch):
+        from DiffTumorSlicerLib.jobs import JobState
+
+        monkeypatch.setattr(logic.session, "synthesize", lambda *_, **__: 1)
+        failed = JobState("synthesis", 1, "failed", sentence="The disk is full. Free some space.")
+        monkeypatch.setattr(logic.session, "wait", lambda *_, **__: failed)
+        with pytest.raises(RuntimeError, match="The disk is full"):
+            logic.synthesize(*nodes)
+
+    def test_a_worker_that_cannot_run_is_said_before_the_start(self, logic, nodes, monkeypatch):
+        from DiffTumorSlicerLib import environment
+
+        lack = environment.Lack("torch_missing", "PyTorch is not installed yet.")
+        monkeypatch.setattr(environment, "find_lack", lambda chosen="": lack)
+        with pytest.raises(ValueError, match="PyTorch is not installed"):
+            logic.synthesize(*nodes)
