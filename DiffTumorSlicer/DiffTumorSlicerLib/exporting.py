@@ -5,7 +5,6 @@ Files say in their names, in the side-car and in DICOM's descriptions that the t
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,6 +21,11 @@ from DiffTumorSlicerLib.volume_nodes import add_volume_like, remove_node, volume
 
 SUFFIXES = (".nii.gz", ".nrrd", ".mha")
 MARK = "SYNTHETIC"
+LONGEST_DESCRIPTION = 64  # DICOM's limit for such a text
+SERIES_NUMBERS = {"image": "9001", "segmentation": "9002"}
+INSTANCES = (
+    "DICOM.instanceUIDs"  # what Slicer remembers of a volume that came from its DICOM database
+)
 
 
 class ExportError(RuntimeError):
@@ -91,41 +95,49 @@ def save_dicom(scene: Any, node: Any, folder: Path) -> list[Path]:
             "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "
             "modules."
         )
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    written = []
-    for part, plugin, what in (
-        (node, "DICOMScalarVolumePlugin", "image"),
-        (segmentation_of(node), "DICOMSegmentationPlugin", "segmentation"),
-    ):
-        if part is None or plugin not in plugins:
-            continue
-        target = folder / f"{file_stem(node)}-{what}"
+    written = [_export(scene, node, node, "DICOMScalarVolumePlugin", "image", folder)]
+    segmentation = segmentation_of(node)
+    if segmentation is None:
+        return written
+    if "DICOMSegmentationPlugin" not in plugins or not node.GetAttribute(INSTANCES):
+        raise ExportError(
+            f"The image was written to {written[0]}. Slicer writes a DICOM segmentation only for a series "
+            "that is in its DICOM database: import that folder in the DICOM module, load the series, and "
+            "export the segmentation from the Data module. Or save the outline as NIfTI or NRRD."
+        )
+    plugin = "DICOMSegmentationPlugin"
+    return [*written, _export(scene, node, segmentation, plugin, "segmentation", folder)]
+
+
+def _export(scene: Any, result: Any, node: Any, plugin: str, what: str, folder: Path) -> Path:
+    """Let one of Slicer's DICOM plug-ins write a node into a folder of its own."""
+    target = folder / f"{file_stem(result)}-{what}"
+    try:
         target.mkdir(parents=True, exist_ok=True)
-        exporter = plugins[plugin]()
-        exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(part))
-        if not exportables:
-            raise ExportError(
-                f"Slicer cannot write the {what} as DICOM: the scan has no patient and study. Load the "
-                "scan from DICOM, or drag it into a study in the Data module, and try again."
-            )
-        for exportable in exportables:
-            exportable.directory = str(target)
-            exportable.setTag("SeriesDescription", f"{MARK} tumor, research only: {node.GetName()}")
-            exportable.setTag("SeriesNumber", "9001" if what == "image" else "9002")
-            exportable.setTag("ImageComments", f"{MARK}: {json.dumps(_short(node))}")
-        refused = exporter.export(exportables)
-        if refused:
-            raise ExportError(
-                f"Slicer could not write the {what} as DICOM: {refused}. Save as NIfTI or NRRD instead."
-            )
-        written.append(target)
-    return written
-
-
-def _short(node: Any) -> dict[str, Any]:
-    """What fits into a DICOM comment of how the tumors were made."""
-    made = sidecar_of(node)
-    return {"program": "DiffTumorSlicer", "model": made.get("model", {}).get("id", "")}
+    except OSError as error:
+        raise ExportError(
+            f"The folder {target} could not be made ({error.strerror or error}). Choose a folder that is "
+            "yours, with enough free space."
+        ) from error
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    exporter = slicer.modules.dicomPlugins[plugin]()
+    exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
+    if not exportables:
+        raise ExportError(
+            f"Slicer cannot write the {what} as DICOM: the scan has no patient and study. Load the scan from "
+            "DICOM, or drag it into a study in the Data module, and try again."
+        )
+    description = f"{MARK} tumor, research only: {result.GetName()}"
+    for exportable in exportables:
+        exportable.directory = str(target)
+        exportable.setTag("SeriesDescription", description[:LONGEST_DESCRIPTION])
+        exportable.setTag("SeriesNumber", SERIES_NUMBERS[what])
+    refused = exporter.export(exportables)
+    if refused:
+        raise ExportError(
+            f"Slicer could not write the {what} as DICOM: {refused}. Save as NIfTI or NRRD instead."
+        )
+    return target
 
 
 def _mask_volume(scene: Any, node: Any) -> Any:

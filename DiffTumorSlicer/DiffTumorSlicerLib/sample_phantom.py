@@ -36,9 +36,8 @@ class PhantomError(RuntimeError):
 class PhantomMaker:
     """Makes one phantom at a time; the owner asks `poll` until it gives the volume."""
 
-    def __init__(self, scene: Any, python: str | Path | None = None) -> None:
+    def __init__(self, scene: Any) -> None:
         self._scene = scene
-        self._python = python
         self._bridge: Bridge | None = None
         self._request = 0
 
@@ -47,10 +46,10 @@ class PhantomMaker:
         """Whether a phantom is being made."""
         return self._bridge is not None
 
-    def start(self) -> None:
-        """Begin; the result comes from `poll`."""
+    def start(self, python: str | Path | None = None) -> None:
+        """Begin, with this interpreter (None: the running one); the result comes from `poll`."""
         self.close()
-        self._bridge = Bridge(self._python, tasks="difftumor.phantom.task")
+        self._bridge = Bridge(python, tasks="difftumor.phantom.task")
         labels = [organ[0] for organ in ORGANS]
         asked = {"seed": SEED, "spacing_mm": list(SPACING_MM), "labels": labels}
         self._request = self._bridge.request("phantom", asked)

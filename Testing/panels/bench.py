@@ -151,7 +151,9 @@ class Bench:
             self.widget.hide()
             self.widget.deleteLater()
             self.widget = None
-            self.app.processEvents()
+            # Outside a running event loop nobody else does it, and the widgets would follow the next scene.
+            deferred = QtCore.QEvent.Type.DeferredDelete
+            QtCore.QCoreApplication.sendPostedEvents(None, deferred.value)
 
 
 def plain(label):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 
 import pytest
 
@@ -16,19 +14,7 @@ pytest.importorskip("slicer", reason="needs slicer-core (pip install slicer-core
 def app():
     from Testing import slicer_stand_in
 
-    _keep_singletons()
     return slicer_stand_in.start()
-
-
-def _keep_singletons():
-    """PySide6 6.12 counts on None, True and False being immortal, as they are from Python 3.12 on.
-
-    Under 3.11 each call that returns one of them takes a reference away, until the interpreter stops
-    with "none_dealloc". (Measured with sys.getrefcount; 6.9.3 does not do it.)
-    """
-    if sys.version_info < (3, 12):
-        for value in (None, True, False):
-            ctypes.c_ssize_t.from_address(id(value)).value += 1 << 40
 
 
 @pytest.fixture

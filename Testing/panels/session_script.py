@@ -77,9 +77,9 @@ class Session:
                 return seen
             time.sleep(0.004)
 
-    def picture(self, name: str) -> None:
-        """Grab the window as it is."""
-        self.turn(0.3)
+    def picture(self, name: str, settle_s: float = 0.3) -> None:
+        """Grab the window as it is, after it has settled."""
+        self.turn(settle_s)
         if self.folder is not None:
             self.pictures.append(self.folder / f"{len(self.pictures) + 1:02d}-{name}.png")
             self.window.grab().save(str(self.pictures[-1]))
@@ -307,7 +307,7 @@ def run_session(folder: Path, data: Path | None) -> dict[str, Any]:
     with_one = np.array(slicer.util.arrayFromVolume(result))
     session.press(session.ui.newSeedButton)
     session.press(session.ui.synthesizeButton)
-    session.picture("running")
+    session.picture("running", settle_s=0)
     pressed = time.monotonic()
     session.press(session.ui.synthesizeButton)
     session.turn(until=lambda: not session.panels.synthesis._running)

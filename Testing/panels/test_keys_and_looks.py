@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from Testing.panels.bench import UI
+from Testing.panels.bench import ROOT, UI
+
+PANELS = ROOT / "DiffTumorSlicer" / "DiffTumorSlicerLib" / "panels"
 
 KEYS = {
     "placeButton": ("P", QtCore.Qt.Key.Key_P),
@@ -50,6 +53,29 @@ def test_no_panel_brings_a_style_of_its_own(name):
     text = (UI / f"{name}.ui").read_text(encoding="utf-8")
     for word in ("styleSheet", "<color", "<palette", "fixedsize", "<pointsize"):
         assert word not in text
+
+
+def test_every_word_for_the_person_can_be_translated():
+    """What the panels' code shows goes through `_`; the .ui files are translated as a whole."""
+    shown = []
+    for path in sorted(PANELS.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            values = []
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("say", "_say"):
+                values = node.args
+            elif isinstance(node, ast.Assign) and any(
+                getattr(target, "attr", "") in ("text", "title", "toolTip")
+                for target in node.targets
+            ):
+                values = [node.value]
+            shown += [
+                f"{path.name}:{v.lineno} {v.value!r}"
+                for v in values
+                if isinstance(v, ast.Constant) and isinstance(v.value, str) and v.value
+            ]
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_":
+                assert isinstance(node.args[0], ast.Constant), f"{path.name}:{node.lineno}"
+    assert shown == []
 
 
 def test_the_notice_is_always_there(bench):

@@ -120,6 +120,10 @@ def test_a_download_asks_for_the_licence_shows_progress_and_makes_the_model_usab
     shown.press(shown.models.removeButton)
     until(shown, lambda: "removed" in message(shown))
     assert len(yes) == 2
+    assert shown.models.removeButton.text == "Forget checksum…"
+    shown.press(shown.models.removeButton)
+    until(shown, lambda: shown.models.removeButton.text == "Remove…")
+    assert not shown.models.removeButton.enabled
     assert "(not installed)" in shown.ui.modelComboBox.currentText
 
 
@@ -176,6 +180,20 @@ def test_an_import_names_the_chosen_model_where_the_file_does_not_tell(
     shown.bridge.events.append(ResultEvent(1, found, [], 0.1))
     until(shown, lambda: "installed" in message(shown))
     assert models.find_model(EARLY)
+
+
+def test_an_import_asks_for_what_is_missing_first(shown, tmp_path, monkeypatch):
+    import qt
+
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(
+        qt.QFileDialog, "getOpenFileName", staticmethod(lambda *_: str(path)), raising=False
+    )
+    shown.requirements.lack = "PyTorch is not installed yet. Press the button again to install it."
+    shown.press(shown.models.importButton)
+    assert message(shown) == shown.requirements.lack
+    assert not shown.bridge.requests
 
 
 def test_buttons_without_a_chosen_model_say_what_to_do(shown):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from DiffTumorSlicerLib.model_choice import best_model, fitting_models, takes_steps
-from Testing.panels.bench import box_mask, ends_in_next_step
+from Testing.panels.bench import box_mask, ends_in_next_step, plain
 from Testing.scene.scenes import add_segmentation
 
 
@@ -92,7 +92,12 @@ def test_settings_that_mean_nothing_to_a_model_cannot_be_changed(bench):
 def test_a_model_that_is_not_installed_is_told_at_once(bench):
     bench.choose(bench.ui.modelComboBox, "difftumor-liver-early")
     assert "(not installed)" in bench.ui.modelComboBox.currentText
-    assert ends_in_next_step(bench.message)
+    bench.load_ct()
+    bench.place()
+    assert ends_in_next_step(plain(bench.ui.hintLabel))
+    bench.press(bench.ui.synthesizeButton)
+    assert "section Models" in bench.message
+    assert plain(bench.ui.hintLabel) == ""  # nothing is said twice
 
 
 def test_seeds(bench):

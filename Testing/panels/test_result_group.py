@@ -210,12 +210,18 @@ def test_dicom_descriptions_say_synthetic(bench, tmp_path, monkeypatch):
         for name in ("DICOMScalarVolumePlugin", "DICOMSegmentationPlugin")
     }
     monkeypatch.setattr(slicer.modules, "dicomPlugins", plugins, raising=False)
+    with pytest.raises(ExportError) as told:  # the image, but no segmentation of what is no series
+        save_dicom(bench.scene, result, tmp_path)
+    assert ends_in_next_step(str(told.value))
+    assert len(exported) == 1
+    exported.clear()
+    result.SetAttribute("DICOM.instanceUIDs", "1.2.3")
     folders = save_dicom(bench.scene, result, tmp_path)
     assert [folder.name for folder in folders] == [
         "CT-synthetic-image", "CT-synthetic-segmentation",
     ]  # fmt: skip
     assert all(e.tags["SeriesDescription"].startswith("SYNTHETIC") for e in exported)
-    assert all("SYNTHETIC" in e.tags["ImageComments"] for e in exported)
+    assert all(len(e.tags["SeriesDescription"]) <= 64 for e in exported)
     assert [e.directory for e in exported] == [str(folder) for folder in folders]
 
 

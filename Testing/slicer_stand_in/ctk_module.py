@@ -259,6 +259,10 @@ class _CollapsibleGroupBox(QtWidgets.QGroupBox):
         for child in self.children():
             if isinstance(child, QtWidgets.QWidget):
                 QtWidgets.QWidget.setVisible(child, on)
+        # Closed, only the title is left; no frame around nothing.
+        title = QtWidgets.QWidget.fontMetrics(self).height() + 2
+        QtWidgets.QGroupBox.setFlat(self, not on)
+        QtWidgets.QWidget.setMaximumHeight(self, (1 << 24) - 1 if on else title)
 
     collapsed = QtCore.Property(
         bool,

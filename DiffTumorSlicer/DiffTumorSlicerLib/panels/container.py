@@ -9,7 +9,7 @@ import qt
 import slicer
 import vtk
 
-from DiffTumorSlicerLib.panels.machine import Requirements, WorkerRequirements
+from DiffTumorSlicerLib.panels.machine import Requirements
 from DiffTumorSlicerLib.panels.models import ModelsPanel
 from DiffTumorSlicerLib.panels.synthesis import SynthesisPanel
 from DiffTumorSlicerLib.panels.volumes import VolumesPanel
@@ -31,7 +31,7 @@ class Panels:
         *,
         scene: Any,
         ui_folder: Path,
-        requirements: Requirements | None = None,
+        requirements: Requirements,
     ) -> None:
         """Build all panels into the sections of `widget`.
 
@@ -40,9 +40,8 @@ class Panels:
             session: jobs of this module; it is polled from here.
             scene: the MRML scene.
             ui_folder: with the .ui files.
-            requirements: what the worker needs; as `environment` finds it if None.
+            requirements: of the worker's Python.
         """
-        requirements = requirements or WorkerRequirements()
         self._session = session
         self._parameters: Any = None
         self._tags: tuple[Any, list[Any]] | None = None
@@ -50,7 +49,7 @@ class Panels:
         self._entered = False
         self._dirty = True
         ui = slicer.util.childWidgetVariables(widget)
-        self.volumes = VolumesPanel(ui.volumesSection, ui_folder, scene)
+        self.volumes = VolumesPanel(ui.volumesSection, ui_folder, scene, session)
         self.synthesis = SynthesisPanel(
             ui.synthesisSection, ui_folder, scene, session, requirements.ensure
         )

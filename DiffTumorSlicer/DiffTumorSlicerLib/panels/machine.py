@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import qt
 from slicer.i18n import tr as _
 
-from DiffTumorSlicerLib import environment
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.panels import settings
 from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, quietly, say
@@ -19,7 +18,7 @@ PANEL = "doctor"
 
 
 class Requirements(Protocol):
-    """What the panels need to know of the worker's Python."""
+    """What the panels need to know of the worker's Python (`environment.WorkerPython`)."""
 
     def problem(self) -> str:
         """What is missing, with the remedy; "" if nothing is."""
@@ -29,37 +28,6 @@ class Requirements(Protocol):
 
     def python(self) -> str | None:
         """The interpreter of the worker; None for the running one."""
-
-
-class WorkerRequirements:
-    """The requirements as `environment` finds them, for the Python that the settings name.
-
-    A Python that had all it needs is not asked again: another one than Slicer's takes a moment to answer.
-    """
-
-    def __init__(self) -> None:
-        self._ready: set[str] = set()
-
-    def problem(self) -> str:
-        """See `Requirements`."""
-        python = settings.python()
-        if python in self._ready:
-            return ""
-        lack = environment.find_lack(python)
-        if lack is None:
-            self._ready.add(python)
-        return lack.sentence if lack is not None else ""
-
-    def ensure(self) -> None:
-        """See `Requirements`."""
-        python = settings.python()
-        if python not in self._ready:
-            environment.prepare(python)
-            self._ready.add(python)
-
-    def python(self) -> str | None:
-        """See `Requirements`."""
-        return environment.worker_python(settings.python())
 
 
 class MachineGroup:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from difftumor import models
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.panels import settings, texts
 from DiffTumorSlicerLib.panels.machine import MachineGroup, Requirements
+from DiffTumorSlicerLib.panels.model_rows import ID_ROLE, details_of, is_pinned_only, item_of
 from DiffTumorSlicerLib.panels.progress import Progress
 from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, load_panel, quietly
 
 PANEL = "models"
 COLUMNS = 5
 TITLE_CHARACTERS = 34  # longer titles are shown in full by the tool tip and below the list
-ID_ROLE = 0x0100  # Qt.UserRole, where a row keeps the id of its model
 ALL = "all"
 MODEL_FILES = "*.pt *.pth *.ckpt *.safetensors *.json"
 
@@ -50,6 +49,7 @@ class ModelsPanel:
             models_changed: called when there are other models than before.
         """
         self._session = session
+        self._requirements = requirements
         self._models_changed = models_changed
         self._running = False
         self._rows: dict[str, dict[str, Any]] = {}
@@ -125,7 +125,12 @@ class ModelsPanel:
         settings.set_last_folder(str(Path(path).parent))
         row = self.chosen
         named = row["id"] if row is not None and not row["installed"] and row["url"] else None
-        self._try(lambda: self._session.import_model(path, model_id=named))
+
+        def start() -> None:
+            self._requirements.ensure()  # the worker looks into the file
+            self._session.import_model(path, model_id=named)
+
+        self._try(start)
 
     def verify(self) -> None:
         """Compare the chosen model with its checksum."""
@@ -136,19 +141,26 @@ class ModelsPanel:
         self._try(lambda: self._session.verify(row["id"]))
 
     def remove(self) -> None:
-        """Delete the chosen model, after asking."""
+        """Delete the chosen model, or forget the checksum of one that is not there, after asking."""
         row = self.chosen
-        if row is None or not row["installed"]:
+        forget = row is not None and is_pinned_only(row)
+        if row is None or not (row["installed"] or forget):
             self.progress.say(_("Choose an installed model in the list first."))
             return
         if row["bundled"]:
-            self.progress.say(_("This model is part of the module; it goes with it."))
+            self.progress.say(_("This model is part of the module; choose another one to remove."))
             return
-        question = _("Delete “{title}” from this computer ({size})?").format(
-            title=row["title"], size=texts.file_size(row["bytes"])
-        )
+        if forget:
+            question = _(
+                "The checksum of “{title}” was remembered from its first download. Forget it, so that a "
+                "changed file is accepted? Do so only if its authors say that they changed it."
+            ).format(title=row["title"])
+        else:
+            question = _("Delete “{title}” from this computer ({size})?").format(
+                title=row["title"], size=texts.file_size(row["bytes"])
+            )
         if slicer.util.confirmYesNoDisplay(question, windowTitle=_("Remove model")):
-            self._try(lambda: self._session.remove(row["id"]))
+            self._try(lambda: self._session.remove(row["id"], forget=forget))
 
     def open_folder(self) -> None:
         """Show the models folder in the file browser."""
@@ -177,13 +189,17 @@ class ModelsPanel:
         row = self.chosen
         chosen = row["id"] if row else ""
         task = chosen_of(self.ui.taskComboBox)
-        self._rows = {row["id"]: row for row in models.list_models()}
+        try:
+            self._rows = {row["id"]: row for row in models.list_models()}
+        except models.ModelError as error:  # the registry of the installation cannot be read
+            self._rows = {}
+            self.progress.say(str(error))
         tree = self.ui.modelsTree
         with quietly(tree):
             tree.clear()
             for row in self._rows.values():
                 if task in (ALL, "", row["task"]):
-                    tree.addTopLevelItem(_item_of(row))
+                    tree.addTopLevelItem(item_of(row))
             self.choose(chosen)
         for column in range(COLUMNS):
             tree.resizeColumnToContents(column)
@@ -194,7 +210,7 @@ class ModelsPanel:
     def _show_chosen(self) -> None:
         """Facts of the chosen model, and which buttons make sense for it."""
         row, ui = self.chosen, self.ui
-        ui.modelDetails.text = _details_of(row) if row else ""
+        ui.modelDetails.text = details_of(row) if row else ""
         ui.modelDetails.visible = row is not None
         ui.downloadButton.text = _("Cancel") if self._running else _("Download")
         ui.downloadButton.enabled = self._running or (
@@ -202,7 +218,11 @@ class ModelsPanel:
         )
         installed = row is not None and row["installed"] and not self._running
         ui.verifyButton.enabled = installed
-        ui.removeButton.enabled = installed and not row["bundled"]
+        forget = row is not None and is_pinned_only(row)
+        ui.removeButton.text = _("Forget checksum…") if forget else _("Remove…")
+        ui.removeButton.enabled = not self._running and (
+            forget or (installed and not row["bundled"])
+        )
         ui.importButton.enabled = not self._running
 
     def _show_folder(self) -> None:
@@ -240,70 +260,3 @@ class ModelsPanel:
             action()
         except (SceneError, models.ModelError) as error:
             self.progress.say(str(error))
-
-
-def _item_of(row: dict[str, Any]) -> Any:
-    """A row of the list."""
-    size = texts.file_size(row["bytes"])
-    columns = [
-        _short_title(row),
-        state_of(row),
-        size,
-        ", ".join(texts.organs().get(organ, organ) for organ in row["organs"]),
-        row["licence"],
-    ]
-    item = qt.QTreeWidgetItem(columns)
-    item.setData(0, ID_ROLE, row["id"])
-    for index, text in enumerate(columns):
-        item.setToolTip(index, row["title"] if index == 0 else text)
-    return item
-
-
-def _short_title(row: dict[str, Any]) -> str:
-    """A published model without its publisher, whom the details name; its own column tells the organ."""
-    _publisher, colon, rest = row["title"].partition(": ")
-    return rest[:1].upper() + rest[1:] if colon and not row["bundled"] else row["title"]
-
-
-def state_of(row: dict[str, Any]) -> str:
-    """Installed or not, and whether it is what it was."""
-    if not row["installed"]:
-        return _("damaged") if row["problem"] else _("not installed")
-    if row["verified"] is False:
-        return _("changed")
-    return _("part of the module") if row["bundled"] else _("installed, verified")
-
-
-def _details_of(row: dict[str, Any]) -> str:
-    """What is known of a model, as rich text."""
-    lines = [
-        f"<b>{escape(row['title'])}</b> ({escape(texts.tasks().get(row['task'], row['task']))})"
-    ]
-    if row["tumor_types"]:
-        sizes = ", ".join(texts.sizes().get(kind, kind) for kind in row["tumor_types"])
-        lines.append(_("Tumors: {sizes}").format(sizes=escape(sizes)))
-    expected = row["expected"]
-    if expected:
-        lines.append(
-            _(
-                "Expected: {gpu} on a graphics card, {cpu} without, per {unit}; {memory:g} GB of memory"
-            ).format(
-                gpu=texts.duration(expected["seconds_gpu"]),
-                cpu=texts.duration(expected["seconds_cpu"]),
-                unit=escape(expected["per"]),
-                memory=expected["memory_gb"],
-            )
-        )
-    licence = escape(row["licence"])
-    if row["licence_url"]:
-        licence = f'<a href="{escape(row["licence_url"])}">{licence}</a>'
-    lines.append(
-        _("Licence: {licence}. {notice}").format(
-            licence=licence, notice=escape(row["licence_notice"] or "")
-        )
-    )
-    if row["page"]:
-        lines.append(f'<a href="{escape(row["page"])}">{escape(_("Page of the authors"))}</a>')
-    if row["problem"]:
-        lines.append(f"<b>{escape(_('Please note:'))}</b> {escape(row['problem'])}")
-    return "<br>".join(lines)

@@ -74,6 +74,17 @@ class PlaceGroup:
             return None
 
     @property
+    def problem(self) -> str:
+        """Why the box that is there holds no ellipsoid; "" if it does, or if there is no box."""
+        if self._handles.roi_node is None:
+            return ""
+        try:
+            self._handles.parameters()
+        except SceneError as error:
+            return str(error)
+        return ""
+
+    @property
     def roi_node(self) -> Any:
         """The box of the handles, or None."""
         return self._handles.roi_node

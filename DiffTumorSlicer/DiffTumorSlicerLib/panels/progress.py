@@ -26,13 +26,14 @@ class Progress:
         """
         self._bar, self._line, self._message = bar, line, message
         self._details = ""
+        self.said = ""  # the sentence that is shown
         message.connect("linkActivated(QString)", self._show_details)
         self._show_running(False)
         self.say("")
 
     def say(self, text: str, details: str = "") -> None:
         """Show a sentence, and a link to what is only for a bug report; "" clears it."""
-        self._details = details
+        self._details, self.said = details, text
         rich = escape(text).replace("\n", "<br>")
         if details:
             rich += f' <a href="{DETAILS_LINK}">{escape(_("Show details"))}</a>'

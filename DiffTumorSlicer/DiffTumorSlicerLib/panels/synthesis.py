@@ -8,10 +8,11 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from difftumor.models import ModelError
 from difftumor.parameters import SynthesisParameters
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.jobs import SessionError
-from DiffTumorSlicerLib.panels import settings
+from DiffTumorSlicerLib.panels import settings, texts
 from DiffTumorSlicerLib.panels.organ_group import OrganGroup
 from DiffTumorSlicerLib.panels.place_group import PlaceGroup
 from DiffTumorSlicerLib.panels.progress import Progress
@@ -117,7 +118,7 @@ class SynthesisPanel:
         for group in (self.place, self.organ, self.tumor, self.result):
             group.refresh()
         step = "" if self._running else self.next_step()
-        say(self.ui.hintLabel, step)
+        say(self.ui.hintLabel, step if step != self.progress.said else "")
 
     def next_step(self) -> str:
         """What is still missing before a tumor can be made; "" if nothing is."""
@@ -126,6 +127,8 @@ class SynthesisPanel:
         if self.place.random:
             if self._parameters.segmentation is None or not self._parameters.segment_id:
                 return _("Next: choose the segment of the organ that the tumors shall be in.")
+        elif self.place.problem:
+            return self.place.problem
         elif self.place.ellipsoid is None:
             return _("Next: press “Place by click” and click where the tumor shall be.")
         if not self.tumor.is_installed:
@@ -195,8 +198,9 @@ class SynthesisPanel:
                 into=self.result.result,
                 device=settings.device(),
             )
-        except SceneError as error:
-            self.progress.say(str(error))
+        except (SceneError, ModelError, OSError) as error:
+            self.progress.say(texts.sentence(str(error)))
+            self.refresh()
             return
         self._center = asked.ellipsoid.center_ras if asked.ellipsoid is not None else None
 

@@ -37,7 +37,7 @@ class TumorGroup:
         self._parameters: Any = None
         self._rows: list[dict[str, Any]] = []
         ui.sizeComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose_size())
-        ui.modelComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose_model())
+        ui.modelComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose("model"))
         ui.blendComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose("blend"))
         ui.grainComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose("grain"))
         ui.seedEdit.connect("editingFinished()", self._write_seed)
@@ -51,7 +51,11 @@ class TumorGroup:
 
     def read_models(self) -> None:
         """Look which models there are; called when the Models panel changed them, and on entering."""
-        self._rows = models.list_models()
+        try:
+            self._rows = models.list_models()
+        except models.ModelError as error:  # the registry of the installation cannot be read
+            self._rows = []
+            self._say(str(error))
         self.refresh()
 
     @property
@@ -120,11 +124,6 @@ class TumorGroup:
             self._parameters.synthesis.size = now
             self.follow_organ()
             self._size_changed(before, now)
-
-    def _choose_model(self) -> None:
-        self._choose("model")
-        if not self.is_installed:
-            self._say(_("This model is not installed yet. Get it in the section Models below."))
 
     def _choose(self, name: str) -> None:
         """Write the choice of a combo box into the parameter of its name."""

@@ -21,8 +21,17 @@ FACTS = ("modality", "size", "orientation", "range", "model")
 class VolumesPanel:
     """Choose or load a scan; facts and warnings follow the choice."""
 
-    def __init__(self, section: Any, ui_folder: Path, scene: Any) -> None:
+    def __init__(self, section: Any, ui_folder: Path, scene: Any, session: Any) -> None:
+        """Build the panel.
+
+        Args:
+            section: where it goes, a ctkCollapsibleButton.
+            ui_folder: with VolumesPanel.ui.
+            scene: the MRML scene.
+            session: knows the interpreter that makes the phantom.
+        """
         self._scene = scene
+        self._session = session
         self._parameters: Any = None
         self._described: tuple[Any, ...] = ()
         self._phantom = PhantomMaker(scene)
@@ -31,7 +40,7 @@ class VolumesPanel:
         self.ui.loadFileButton.connect("clicked()", self.load_file)
         self.ui.loadDicomButton.connect("clicked()", self.open_dicom)
         self.ui.phantomButton.connect("clicked()", self.make_phantom)
-        self.ui.remedyButton.connect("clicked()", self.straighten)
+        self.ui.remedyButton.connect("clicked()", self.harden)
         say(self.ui.volumesMessage, "")
         self.refresh()
 
@@ -80,11 +89,11 @@ class VolumesPanel:
             self._phantom.close()
             say(self.ui.volumesMessage, _("Stopped. The scene is as it was."))
         else:
-            self._phantom.start()
+            self._phantom.start(self._session.host.python)
             say(self.ui.volumesMessage, _("Making the phantom. This takes some seconds…"))
         self._show_phantom()
 
-    def straighten(self) -> None:
+    def harden(self) -> None:
         """Copy the scan and apply its bending transform to the copy, and choose the copy."""
         if self.volume is None:
             return
