@@ -16,6 +16,10 @@ Organ = Literal["liver", "pancreas", "kidney"]
 TumorSize = Literal["tiny", "small", "medium", "large"]
 Blend = Literal["feather", "paper"]
 Grain = Literal["auto", "scan", "model"]
+Plane = Literal["axial", "coronal", "sagittal"]
+MapKind = Literal["guided", "one-sided", "signed", "absolute"]
+Normalisation = Literal["slice", "volume", "none"]
+ThresholdRule = Literal["fixed", "otsu"]
 P = TypeVar("P")
 
 MODELLED = "modelled"  # model id of the modelling-based baseline, which needs no weights
@@ -95,6 +99,72 @@ class SynthesisParameters:
                 "give either an ellipsoid (centre and radii) or a random size, not "
                 + ("both" if self.size else "neither")
             )
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class AnomalyParameters:
+    """One request for an anomaly heat map. None means: as the model recommends."""
+
+    model: str = _said("demo-abdomen-anomaly", "Model id or model folder.")
+    noise_level: int | None = _number(
+        None,
+        1,
+        999,
+        "steps",
+        "N: how much noise is added before the image is rewritten as healthy.",
+    )
+    guidance_scale: float | None = _number(
+        None, 0.0, 10000.0, "", "S: how strongly the classifier pulls the image towards healthy."
+    )
+    steps: int | None = _number(
+        None, 2, 1000, "levels", "Levels of the whole noise schedule; more are slower and finer."
+    )
+    plane: Plane = _said("axial", "The plane in which slices are computed.")
+    slices: tuple[int, int] | None = _said(
+        None,
+        "First and one past the last voxel index along the plane's normal; default: the organ.",
+    )
+    map_kind: MapKind | None = _said(
+        None,
+        "'guided' compares with the rewriting at S = 0, 'one-sided' and 'signed' with the input; "
+        "'absolute' is the papers' map.",
+    )
+    smoothing_mm: float | None = _number(
+        None, 0.0, 20.0, "mm", "Width (sigma) of the smoothing of the map."
+    )
+    normalisation: Normalisation | None = _said(
+        None, "What a map is scaled by before the threshold: each slice, the volume, or nothing."
+    )
+    threshold_rule: ThresholdRule = _said("fixed", "A fixed threshold, or Otsu's of each map.")
+    threshold: float = _number(0.35, 0.0, 1.0, "", "Fixed threshold of the scaled map.")
+    gate: bool = _said(
+        True, "Leave slices unmarked that the classifier calls healthy, or with a faint map."
+    )
+    largest_component: bool = _said(False, "Keep only the largest connected part.")
+    guidance_stop: float = _number(
+        0.0, 0.0, 1.0, "", "Share of the last denoising steps that are left unguided."
+    )
+    guidance_weighting: Literal["constant", "noise"] = _said(
+        "constant", "Guidance as published, or scaled by the noise that is still there."
+    )
+    reference_compat: bool = _said(
+        False, "Index the steps as the published code does, for comparison with it."
+    )
+    seed: int = _number(0, 0, 2**63 - 1, "", "Of the published code's first noise; else unused.")
+
+    def __post_init__(self) -> None:
+        if self.slices is not None:
+            pair = tuple(self.slices)
+            if (
+                len(pair) != 2
+                or any(type(v) is not int for v in pair)
+                or not 0 <= pair[0] < pair[1]
+            ):
+                raise ValueError(
+                    f"slices must be first and end, 0 <= first < end; got {self.slices!r}"
+                )
+            object.__setattr__(self, "slices", pair)
         check_ranges(self)
 
 
