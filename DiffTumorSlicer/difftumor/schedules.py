@@ -12,6 +12,7 @@ from torch import Tensor
 
 COSINE_OFFSET = 0.008
 MAX_BETA = 0.9999
+LINEAR_BETAS = (1e-4, 2e-2)  # first and last beta of 1000 steps
 
 
 def cosine_betas(length: int) -> Tensor:
@@ -29,6 +30,75 @@ def cosine_betas(length: int) -> Tensor:
     alpha_bar = np.cos(((i / length) + COSINE_OFFSET) / (1 + COSINE_OFFSET) * np.pi * 0.5) ** 2
     alpha_bar = alpha_bar / alpha_bar[0]
     return torch.from_numpy(np.clip(1 - alpha_bar[1:] / alpha_bar[:-1], 0, MAX_BETA))
+
+
+def linear_betas(length: int) -> Tensor:
+    """Linear schedule (Ho et al. 2020, section 4), scaled so that any length ends at the same noise.
+
+    Args:
+        length: number of diffusion steps T, at least 21 (each beta must stay below 1).
+    Returns: betas, float64 (T,), from 1e-4 to 2e-2 for T = 1000.
+    Raises: ValueError: if length is too small.
+    """
+    if length < 21:
+        raise ValueError(f"A linear schedule has at least 21 steps; got length={length}.")
+    first, last = (beta * 1000 / length for beta in LINEAR_BETAS)
+    # NumPy, not torch, whose linspace differs in the last bit from the published tables.
+    return torch.from_numpy(np.linspace(first, last, length, dtype=np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The noise levels that a sampler visits: 0 is the image itself, K - 1 the most noise.
+
+    Attributes:
+        timesteps: the original timestep of each level, ascending from 0; networks are called with these.
+        alpha_bar: of each level, float64 (K,).
+        length: T of the whole schedule.
+    """
+
+    timesteps: tuple[int, ...]
+    alpha_bar: Tensor
+    length: int
+
+    @property
+    def count(self) -> int:
+        """Number of levels K."""
+        return len(self.timesteps)
+
+    def level_of(self, noise_level: int) -> int:
+        """Level L nearest to a noise level N in original steps: L = N K / T, 1 <= L <= K - 1.
+
+        Raises: ValueError: N is below 1 or not below T.
+        """
+        if not 1 <= noise_level < self.length:
+            raise ValueError(
+                f"The noise level lies between 1 and {self.length - 1} diffusion steps; "
+                f"got {noise_level}."
+            )
+        return min(max(round(noise_level * self.count / self.length), 1), self.count - 1)
+
+
+def respace(betas: Tensor, steps: int) -> Levels:
+    """Keep `steps` levels of a schedule, evenly spaced from timestep 0 on.
+
+    Differs from the published code, which only knows spacings by a whole stride (50 of 1000, but not 300):
+    where steps divides T the levels are the same, elsewhere their distances differ by at most 1.
+
+    Args:
+        betas: float64 (T,).
+        steps: number of levels K, 2 <= K <= T.
+    Raises: ValueError: steps is out of range.
+    """
+    length = len(betas)
+    if not 2 <= steps <= length:
+        raise ValueError(
+            f"The number of levels lies between 2 and the {length} steps that the model was trained "
+            f"with; got {steps}."
+        )
+    timesteps = tuple(i * length // steps for i in range(steps))
+    alpha_bar = torch.from_numpy(np.cumprod(1 - betas.double().numpy()))
+    return Levels(timesteps, alpha_bar[list(timesteps)], length)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,144 @@
+"""The anomaly networks and loops give the numbers of the published code (filled weights).
+
+Small cases lie in Testing/parity/anomaly; the others are read from ../shared and skipped without it.
+Tolerances are those of the fixtures' README: max |difference| / max |reference|.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difftumor.learned_variance import log_variance, variational_bound
+from difftumor.networks.guided_classifier import GuidedClassifier, GuidedClassifierArguments
+from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
+from difftumor.schedules import Schedule, linear_betas
+from Testing.weight_filler import fill
+
+SMALL = Path(__file__).parents[1] / "parity" / "anomaly"
+TOLERANCE = 1e-5
+
+Load = Callable[[str], dict[str, Tensor]]
+
+SMALL_CLASSIFIER = dict(
+    image_size=64,
+    base_channels=64,
+    channel_mult=(1, 2, 3, 4),
+    res_blocks=1,
+    attention_sizes=(16, 8),
+)
+UNETS = {
+    "unet_brats256": GuidedUNetArguments(256, 4),
+    "unet_chexpert256": GuidedUNetArguments(256, 1),
+    "unet_ct128": GuidedUNetArguments(128, 1, channel_mult=(1, 1, 2, 3, 4)),
+    "unet_small64": GuidedUNetArguments(64, 1, 32, (1, 2, 2), 1, (16,), heads=2),
+    "unet_small64_4ch": GuidedUNetArguments(64, 4, 32, (1, 2, 2), 1, (16,), heads=2),
+}
+CLASSIFIERS = {
+    "classifier_brats256": GuidedClassifierArguments(256, 4),
+    "classifier_chexpert256": GuidedClassifierArguments(256, 1),
+    "classifier_ct128_w64": GuidedClassifierArguments(128, 1, 64, (1, 1, 2, 3, 4)),
+    "classifier_small64": GuidedClassifierArguments(in_channels=1, **SMALL_CLASSIFIER),
+    "classifier_small64_4ch": GuidedClassifierArguments(in_channels=4, **SMALL_CLASSIFIER),
+}
+
+
+def fixture_path(request: pytest.FixtureRequest, name: str) -> Path:
+    path = SMALL / name
+    return path if path.is_file() else request.getfixturevalue("shared") / "parity/anomaly" / name
+
+
+@pytest.fixture(scope="module")
+def load(request: pytest.FixtureRequest) -> Load:
+    """Arrays of a fixture by file name, from Testing/parity or from ../shared."""
+
+    def load_file(name: str) -> dict[str, Tensor]:
+        with np.load(fixture_path(request, name)) as arrays:
+            return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays.files}
+
+    return load_file
+
+
+@pytest.fixture(scope="module")
+def schedule() -> Schedule:
+    return Schedule.from_betas(linear_betas(1000))
+
+
+def noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return torch.from_numpy(rng.standard_normal(size=shape, dtype=np.float32))
+
+
+def deviation(got: Tensor, expected: Tensor) -> float:
+    assert got.shape == expected.shape
+    return ((got - expected).abs().max() / expected.abs().max()).item()
+
+
+def ready(network: nn.Module) -> nn.Module:
+    return fill(network).eval().requires_grad_(False)
+
+
+def networks(name: str) -> tuple[GuidedUNet, GuidedClassifier]:
+    unet, classifier = UNETS[f"unet_{name}"], CLASSIFIERS[f"classifier_{name}"]
+    return ready(GuidedUNet(unet)), ready(GuidedClassifier(classifier))
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, tuple[GuidedUNet, GuidedClassifier]]:
+    return {name: networks(name) for name in ("small64", "small64_4ch")}
+
+
+@pytest.mark.parametrize("name", [*UNETS, *CLASSIFIERS])
+def test_state_dict_is_that_of_the_published_file(name, request):
+    expected = json.loads(fixture_path(request, f"{name}.keys.json").read_text())
+    with torch.device("meta"):
+        network = GuidedUNet(UNETS[name]) if name in UNETS else GuidedClassifier(CLASSIFIERS[name])
+    got = [
+        [key, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+        for key, tensor in network.state_dict().items()
+    ]
+    assert got == expected
+
+
+@pytest.mark.parametrize("t", [100, 500])
+@pytest.mark.parametrize("name", ["small64", "small64_4ch"])
+def test_one_evaluation_of_the_networks(name, t, load, small, schedule):
+    unet, classifier = small[name]
+    expected = load(f"{name}_single.npz")
+    times = torch.tensor([t])
+    x_t = schedule.q_sample(expected["x"], times, noise(1234, expected["x"].shape))
+    assert deviation(x_t, expected[f"t{t}_xt"]) < 1e-6
+    with torch.no_grad():
+        output = unet(x_t, times, torch.tensor([0]))
+    assert deviation(output, expected[f"t{t}_net"]) < TOLERANCE
+    variance = log_variance(output.chunk(2, dim=1)[1], times, schedule)
+    assert deviation(variance, expected[f"t{t}_log_variance"]) < TOLERANCE
+    x_t.requires_grad_()
+    logits = classifier(x_t, times)
+    assert deviation(logits, expected[f"t{t}_logits"]) < TOLERANCE
+    logits.log_softmax(-1)[:, 0].sum().backward()
+    assert deviation(x_t.grad, expected[f"t{t}_grad"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("t", [0, 100, 500, 999])
+def test_training_losses(t, load, small, schedule):
+    unet, classifier = small["small64"]
+    expected = load("small64_losses.npz")
+    x_0 = load("small64_single.npz")["x"]
+    eps, times = noise(1234, x_0.shape), torch.tensor([t])
+    x_t = schedule.q_sample(x_0, times, eps)
+    output = unet(x_t, times, torch.tensor([0]))
+    mse = ((output.chunk(2, dim=1)[0] - eps) ** 2).flatten(1).mean(1)
+    bound = variational_bound(output, x_0, x_t, times, schedule)
+    assert mse.tolist() == pytest.approx(expected[f"t{t}_mse"].tolist(), rel=1e-5)
+    assert bound.tolist() == pytest.approx(expected[f"t{t}_vb"].tolist(), rel=1e-5)
+    assert (mse + bound).tolist() == pytest.approx(expected[f"t{t}_loss"].tolist(), rel=1e-5)
+    logits = classifier(x_t, times)
+    for y in (0, 1):
+        entropy = F.cross_entropy(logits, torch.tensor([y]))
+        assert entropy.item() == pytest.approx(expected[f"t{t}_ce_y{y}"].item(), rel=1e-5)
