@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 SEQUENCES = ("t1", "t1c", "t2", "flair")
 TITLES = {"t1": "T1", "t1c": "T1 with contrast", "t2": "T2", "flair": "FLAIR"}
 
-_CONTRAST = frozenset(
-    "c ce gd gad gado gadolinium post postcontrast postgd contrast contrasted enhanced enh km kontrast"
-    " postkm kmp".split()
-)
+_CONTRAST = {
+    *("c", "ce", "gd", "gad", "gado", "gadolinium", "contrast", "contrasted", "kontrast", "km"),
+    *("post", "postcontrast", "postgd", "postkm", "enh", "enhanced"),
+}
 # Whole words: a word that begins with "t1" alone says nothing about contrast.
 _T1C = re.compile(
     r"(t1w?|mprage|bravo)(c|ce|gd|gad|post|km|contrast|enh|cont|wc)\Z|(ce|c|gd)t1w?\Z"
