@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from difftumor.grids import Grid, covering_box, resample
-from difftumor.mr_sequences import (
+from difftumor.mr_images import (
     REGISTRATION_ADVICE,
-    SAME_SEQUENCE,
     channels_of,
     find_brain,
-    sequence_name,
     value_range,
 )
 from difftumor.parameters import Plane
+from difftumor.sequences import sequence_of
 from difftumor.slice_layout import (
     AXIS_NAMES,
     AnomalyError,
@@ -110,7 +109,7 @@ def prepare_mr(
     its own minimum and maximum (Wolleb et al. 2022 do it per slice; "volume" here keeps slices comparable).
 
     Args:
-        images: sequences by name, (I, J, K) each on one grid; see `mr_sequences.check_same_geometry`.
+        images: sequences by name, (I, J, K) each on one grid; see `mr_images.check_same_geometry`.
         grid: their geometry.
         brain: bool (I, J, K); None: the images are skull-stripped, and the brain is what is not background.
         facts, plane, slices: as of `prepare_ct`.
@@ -186,10 +185,9 @@ def prepare(
 
     Raises: AnomalyError: as those; also if the images are of another modality than the model.
     """
-    known = {sequence_name(name) for name in images}
     if facts.modality == "MR":
         return prepare_mr(images, grid, organ, facts, plane, slices)
-    if len(images) != 1 or known & set(SAME_SEQUENCE):
+    if len(images) != 1 or any(map(sequence_of, images)):
         raise AnomalyError(
             f"the model is made for one CT, but the images are {', '.join(images) or 'none'}. Choose a CT, or a "
             "model for these images."

@@ -1,4 +1,4 @@
-"""The sequences of one MR examination: their names, whether they lie on each other, where the brain is.
+"""The sequences of one MR examination: whether they lie on each other, where the brain is, how they scale.
 
 The models were trained on co-registered, skull-stripped sequences on one grid. Images that come from a
 scanner are neither; nothing here repairs that, but everything here says it and names what does.
@@ -13,15 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from difftumor.grids import Grid
+from difftumor.sequences import canonical
 from difftumor.slice_layout import AnomalyError
 
-# What files and series call the same sequence.
-SAME_SEQUENCE = {
-    "t1c": ("t1c", "t1ce", "t1gd", "t1post", "t1km", "t1contrast"),
-    "t1": ("t1", "t1n", "t1w", "t1pre"),
-    "t2": ("t2", "t2w"),
-    "flair": ("flair", "t2flair", "t2f", "fla", "tirmdarkfluid"),
-}
 REGISTRATION_ADVICE = (
     "Bring all sequences onto one of them first, in Slicer with General Registration (BRAINS) or General "
     "Registration (Elastix, of the SlicerElastix extension), with that sequence as fixed volume and as "
@@ -34,16 +28,6 @@ STRIPPING_ADVICE = (
 # A skull-stripped field is mostly background of one value; a head in a scanner's field is not.
 MIN_BACKGROUND = 0.15
 MIN_BORDER = 0.98
-
-
-def sequence_name(name: str) -> str:
-    """The model's word for a sequence, in lower case; other names come back as they are.
-
-    >>> sequence_name("T1ce"), sequence_name("FLAIR"), sequence_name("dwi")
-    ('t1c', 'flair', 'dwi')
-    """
-    plain = "".join(letter for letter in name.lower() if letter.isalnum())
-    return next((ours for ours, all_names in SAME_SEQUENCE.items() if plain in all_names), plain)
 
 
 def check_same_geometry(grids: Mapping[str, Grid], tolerance: float = 0.1) -> None:
@@ -79,20 +63,20 @@ def channels_of(
     """Put the images of a case into the model's order.
 
     Args:
-        images: by name, any spelling of `SAME_SEQUENCE`.
+        images: by name, any spelling that `sequences` knows.
         channel_order: names that the model wants.
     Returns: the images, and the names of those that it does not use.
     Raises: AnomalyError: one is missing or given twice.
     """
     found: dict[str, str] = {}
     for name in images:
-        ours = sequence_name(name)
+        ours = canonical(name)
         if ours in found:
             raise AnomalyError(
                 f"{found[ours]} and {name} are the same sequence. Give each sequence once."
             )
         found[ours] = name
-    wanted = [sequence_name(name) for name in channel_order]
+    wanted = [canonical(name) for name in channel_order]
     if missing := [
         name for name, ours in zip(channel_order, wanted, strict=True) if ours not in found
     ]:
