@@ -5,7 +5,7 @@ Tolerances are those of the fixtures' README: max |difference| / max |reference|
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difftumor.guided_sampling import (
+    Denoise,
+    add_first_noise,
+    class_gradient,
+    decode,
+    encode,
+    predict,
+)
 from difftumor.learned_variance import log_variance, variational_bound
 from difftumor.networks.guided_classifier import GuidedClassifier, GuidedClassifierArguments
 from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
-from difftumor.schedules import Schedule, linear_betas
+from difftumor.schedules import Schedule, linear_betas, respace
 from Testing.weight_filler import fill
 
 SMALL = Path(__file__).parents[1] / "parity" / "anomaly"
@@ -64,6 +72,15 @@ def load(request: pytest.FixtureRequest) -> Load:
     return load_file
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The number of threads changes the last digits of sums, and long chains enlarge them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def schedule() -> Schedule:
     return Schedule.from_betas(linear_betas(1000))
@@ -86,6 +103,15 @@ def ready(network: nn.Module) -> nn.Module:
 def networks(name: str) -> tuple[GuidedUNet, GuidedClassifier]:
     unet, classifier = UNETS[f"unet_{name}"], CLASSIFIERS[f"classifier_{name}"]
     return ready(GuidedUNet(unet)), ready(GuidedClassifier(classifier))
+
+
+def callables(unet: GuidedUNet, classifier: GuidedClassifier):
+    """What the samplers take; the label 0 is healthy."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return unet(x, t, torch.zeros_like(t)).chunk(2, dim=1)[0]
+
+    return denoise, lambda x, t: class_gradient(classifier, x, t, 0)
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +144,17 @@ def test_one_evaluation_of_the_networks(name, t, load, small, schedule):
     assert deviation(output, expected[f"t{t}_net"]) < TOLERANCE
     variance = log_variance(output.chunk(2, dim=1)[1], times, schedule)
     assert deviation(variance, expected[f"t{t}_log_variance"]) < TOLERANCE
-    x_t.requires_grad_()
+    levels = respace(linear_betas(1000), 1000)
+    denoise, guide = callables(unet, classifier)
+    x_0, _ = predict(denoise, x_t, t, levels)
+    assert deviation(x_0, expected[f"t{t}_pred_xstart"]) < TOLERANCE
+    upwards = encode(denoise, x_t, levels, t + 1, states=[x_t] * (t + 1))
+    assert deviation(upwards[-1], expected[f"t{t}_reverse_next"]) < TOLERANCE
     logits = classifier(x_t, times)
     assert deviation(logits, expected[f"t{t}_logits"]) < TOLERANCE
-    logits.log_softmax(-1)[:, 0].sum().backward()
-    assert deviation(x_t.grad, expected[f"t{t}_grad"]) < TOLERANCE
+    assert deviation(logits.log_softmax(-1), expected[f"t{t}_logprob"]) < TOLERANCE
+    gradient = guide(x_t, times)
+    assert deviation(gradient, expected[f"t{t}_grad"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("t", [0, 100, 500, 999])
@@ -142,3 +174,53 @@ def test_training_losses(t, load, small, schedule):
     for y in (0, 1):
         entropy = F.cross_entropy(logits, torch.tensor([y]))
         assert entropy.item() == pytest.approx(expected[f"t{t}_ce_y{y}"].item(), rel=1e-5)
+
+
+# name, steps, level, tolerance of the latent and the first decoding step, of the reconstruction
+PIPELINES = [
+    ("small64_pipeline_ddim1000_L6", 1000, 6, 1e-4, 1e-4),
+    ("small64_4ch_pipeline_ddim1000_L6", 1000, 6, 1e-4, 1e-4),
+    ("small64_4ch_pipeline_ddim50_L6", 50, 6, 1e-4, 1e-4),
+    ("small64_pipeline_ddim50_L6", 50, 6, 1e-4, 1e-3),
+    ("small64_pipeline_ddim50_L12", 50, 12, 1e-3, 1e-1),
+]
+
+
+def recording(denoise: Denoise, seen: list[Tensor]) -> Denoise:
+    """The same function; what it is called with is kept."""
+
+    def record(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(x)
+        return denoise(x, t)
+
+    return record
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline[0])
+def test_encoding_and_guided_decoding_as_published(pipeline, load, small):
+    name, steps, level, of_latent, of_result = pipeline
+    expected = load(f"{name}.npz")
+    denoise, guide = callables(*small[name.partition("_pipeline")[0]])
+    levels = respace(linear_betas(1000), steps)
+    x = expected["x"]
+    start = add_first_noise(x, noise(4321, x.shape), levels)
+    assert deviation(start, expected["x0_noised"]) < 1e-6
+    latent = encode(denoise, start, levels, level, reference_compat=True)[-1]
+    assert deviation(latent, expected["latent"]) < of_latent
+    runs = [key.removesuffix("_rec") for key in expected if key.endswith("_rec")]
+    for run in runs:
+        scale = float(run.removeprefix("nonoise_").removesuffix("_mapped").removeprefix("S"))
+        # "_mapped": the classifier is told the original timestep, as it should be.
+        options = {"guide_timesteps": levels.timesteps} if run.endswith("_mapped") else {}
+        begin = latent
+        if run.startswith("nonoise"):
+            begin = encode(denoise, x, levels, level, reference_compat=True)[-1]
+            assert deviation(begin, expected["nonoise_latent"]) < of_latent
+        seen: list[Tensor] = []
+        result = decode(
+            recording(denoise, seen), guide, begin, levels, level, scale,
+            reference_compat=True, **options,
+        )  # fmt: skip
+        assert deviation(result, expected[f"{run}_rec"]) < of_result, run
+        if not run.startswith("nonoise"):
+            assert deviation(seen[1], expected[f"{run}_first_decode"]) < of_latent
