@@ -26,6 +26,10 @@ _TUMORS = (0, 1, 2, 3)
 _TUMOR_SHARES = (0.3, 0.35, 0.25, 0.1)
 # Radii below 5 mm give no slice with 80 mm2 of tumor.
 _RADIUS_MM = (5.2, 20.0)
+_HEAD_IN_PLANE_MM = (1.0, 1.5, 2.0)
+_HEAD_THICKNESS_MM = (2.0, 3.0, 4.0, 5.0)
+_HEAD_TUMORS = (0, 1, 2)
+_HEAD_TUMOR_SHARES = (0.3, 0.55, 0.15)
 # Smallest voxel that is drawn: a patient then costs one to two seconds.
 _LEAST_VOXEL_MM3 = 4.0
 
@@ -51,16 +55,12 @@ class Patient:
     look_alikes: NDArray[np.uint8] | None = None
 
 
-def split_seeds(kind: str, split: str) -> Sequence[int]:
-    """Seeds of the phantoms that are set apart for a split."""
-    if kind == "head":
-        from difftumor.phantom import head as source
-    else:
-        source = phantom  # type: ignore[assignment]
+def split_seeds(split: str) -> Sequence[int]:
+    """Seeds of the phantoms, of abdomen and head alike, that are set apart for a split."""
     return {
-        "train": source.TRAINING_SEEDS,
-        "validation": source.VALIDATION_SEEDS,
-        "test": source.TEST_SEEDS,
+        "train": phantom.TRAINING_SEEDS,
+        "validation": phantom.VALIDATION_SEEDS,
+        "test": phantom.TEST_SEEDS,
     }[split]
 
 
@@ -100,6 +100,25 @@ def phantom_abdomen(seed: int, organ: str) -> Patient:
         inside,
         (made.tumors > 0) & inside,
         np.where(inside, made.look_alikes, 0).astype(np.uint8),
+    )
+
+
+def phantom_head(seed: int) -> Patient:
+    """A skull-stripped head in four sequences on one grid; three in ten have no tumor."""
+    rng = np.random.default_rng([seed, 4300])
+    in_plane = float(rng.choice(_HEAD_IN_PLANE_MM))
+    spacing = (in_plane, in_plane, float(rng.choice(_HEAD_THICKNESS_MM)))
+    tumors = int(rng.choice(_HEAD_TUMORS, p=_HEAD_TUMOR_SHARES))
+    while True:
+        try:
+            made = phantom.make_head(seed, tumors=tumors, spacing_mm=spacing, orientation="LPS")
+            break
+        except ValueError:  # the brain has no room for so many
+            if tumors == 0:
+                raise
+            tumors -= 1
+    return Patient(
+        f"head-{seed}", made.images, made.grid, made.brain, made.tumors > 0, made.look_alikes
     )
 
 

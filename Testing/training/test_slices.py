@@ -12,8 +12,10 @@ import pytest
 from difftumor import phantom
 from difftumor.anomaly_slices import SliceFormat
 from difftumor.grids import Grid
+from training import slice_choice
 from training import slices as drawing
 from training.datalists import DatalistError
+from training.slice_choice import Rules, patient_slices, prepare
 from training.slice_sets import (
     PatientSlices,
     SliceSetError,
@@ -28,7 +30,7 @@ from training.slice_sources import (
     split_patients,
     split_seeds,
 )
-from training.slices import Format, Phantoms, Rules, main, patient_slices, prepare
+from training.slices import Format, Phantoms, main
 
 from .conftest import scan_arrays, write_nifti
 
@@ -93,10 +95,10 @@ def test_paper_a_leaves_out_faint_lesions():
 def test_look_alikes_are_sought_in_both_labels():
     usable = np.ones(20, bool)
     similar = np.where(np.arange(20) < 6, 50.0, 0.0)
-    chosen = drawing._choose(np.random.default_rng(0), usable, similar, 8, 0.5)
+    chosen = slice_choice._choose(np.random.default_rng(0), usable, similar, 8, 0.5)
     assert len(set(chosen)) == 8
     assert sum(similar[k] > 0 for k in chosen) == 4
-    chosen = drawing._choose(np.random.default_rng(0), usable, similar, 20, 0.0)
+    chosen = slice_choice._choose(np.random.default_rng(0), usable, similar, 20, 0.0)
     assert sorted(chosen) == list(range(20))
 
 
@@ -213,7 +215,7 @@ def test_patients_are_in_one_split_only():
 
 
 def test_seeds_of_the_phantoms_are_set_apart():
-    seeds = [set(split_seeds("abdomen", split)) for split in ("train", "validation", "test")]
+    seeds = [set(split_seeds(split)) for split in ("train", "validation", "test")]
     assert seeds[2] == set(phantom.TEST_SEEDS)
     assert not seeds[0] & seeds[1]
     assert not seeds[0] & seeds[2]
