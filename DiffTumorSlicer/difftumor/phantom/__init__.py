@@ -1,4 +1,4 @@
-"""Phantoms: synthetic CT with exact labels, for tests, demonstration and training."""
+"""Phantoms: synthetic CT and MR with exact labels, for tests, demonstration and training."""
 
 from difftumor.phantom.abdomen import (
     FIELD_MM,
@@ -9,13 +9,23 @@ from difftumor.phantom.abdomen import (
     Phantom,
     make_abdomen,
 )
+from difftumor.phantom.head import (
+    HEAD_FIELD_MM,
+    HEAD_VERSION,
+    HeadPhantom,
+    make_head,
+)
 
 __all__ = [
     "FIELD_MM",
+    "HEAD_FIELD_MM",
+    "HEAD_VERSION",
     "PHANTOM_VERSION",
     "TEST_SEEDS",
     "TRAINING_SEEDS",
     "VALIDATION_SEEDS",
+    "HeadPhantom",
     "Phantom",
     "make_abdomen",
+    "make_head",
 ]
