@@ -207,7 +207,7 @@ class Bridge:
         """Load the arrays of a result and remove their files.
 
         Args:
-            number: of a request whose `result` event has come.
+            number: of a request whose `result` (or `cancelled` with `partial`) event has come.
         Returns: the arrays that the task wrote, by name.
         Raises: WorkerError: if there is no such result, if it was taken before, or cannot be read.
         """
@@ -390,9 +390,10 @@ class Bridge:
             self._stop(self._running, self._supersede_grace_s)
 
     def _end_job(self, job: _Job, event: Event) -> None:
-        """Tell how a request ended; only a result keeps its files, until they are taken."""
-        if isinstance(event, ResultEvent):
-            self._results[job.id] = event.arrays
+        """Tell how a request ended; results, partial ones too, keep their files until they are taken."""
+        event, arrays = self._folders.what_remains(event)
+        if arrays is not None:
+            self._results[job.id] = arrays
         else:
             self._folders.remove(job.id)
         self._events.append(event)

@@ -43,6 +43,7 @@ ERROR_KINDS = (
     "killed",
 )
 
+_PARTIAL_NAME = "partial.json"
 _ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")  # upper case would collide on Windows and macOS
 
 
@@ -140,12 +141,15 @@ class CancelledEvent:
     """The request was stopped; `killed` if the worker did not stop by itself and was ended.
 
     `superseded_by` names the newer request of the same panel that was the reason, if there was one.
+    `partial` is what the task had finished by then, as it gave it to `write_partial`, or None; its arrays
+    are taken like those of a result. Filled in by the bridge.
     """
 
     type: ClassVar[str] = "cancelled"
     id: int
     killed: bool = False
     superseded_by: int | None = None
+    partial: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "bool": lambda value: type(value) is bool,
     "str": lambda value: isinstance(value, str),
     "dict[str, Any]": lambda value: isinstance(value, dict),
+    "dict[str, Any] | None": lambda value: value is None or isinstance(value, dict),
     "list[str]": lambda value: (
         isinstance(value, list) and all(isinstance(item, str) for item in value)
     ),
@@ -335,6 +340,43 @@ def read_array(folder: Path, name: str, *, mapped: bool = False) -> npt.NDArray[
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)  # type: ignore[no-any-return]
     except (ValueError, EOFError) as error:
         raise ProtocolError(f"The file of array '{name}' is damaged: {error}") from error
+
+
+def write_partial(
+    folder: Path, metadata: Mapping[str, Any], arrays: Mapping[str, npt.ArrayLike]
+) -> None:
+    """Leave what is finished so far, for the case that the request is cancelled or killed.
+
+    Each call replaces the one before. A kill between two files leaves newer arrays with older metadata, so
+    the arrays keep their shapes and metadata say which part of them counts.
+
+    Args:
+        folder: the request's folder.
+        metadata: JSON values, as a task returns them.
+        arrays: by name, as for `write_array`.
+    Raises: ProtocolError, OSError: as `write_array`.
+    """
+    for name, array in arrays.items():
+        write_array(folder, name, array)
+    content = {"metadata": dict(metadata), "arrays": sorted(arrays)}
+    try:
+        text = json.dumps(content, default=_plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"a partial result cannot be written as JSON: {error}") from error
+    temporary = folder / f"{_PARTIAL_NAME}.part"
+    temporary.write_text(text, encoding="ascii")
+    temporary.replace(folder / _PARTIAL_NAME)
+
+
+def read_partial(folder: Path) -> tuple[dict[str, Any], list[str]] | None:
+    """Read what `write_partial` left: metadata and names of arrays; None if there is nothing sound."""
+    try:
+        content = json.loads((folder / _PARTIAL_NAME).read_text(encoding="ascii"))
+        metadata, arrays = content["metadata"], content["arrays"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    sound = _FITS["dict[str, Any]"](metadata) and _FITS["list[str]"](arrays)
+    return (metadata, arrays) if sound else None
 
 
 def _array_path(folder: Path, name: str) -> Path:

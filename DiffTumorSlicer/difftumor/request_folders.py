@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from difftumor.private_folder import PrivateFolder, remove_abandoned_folders
-from difftumor.protocol import ProtocolError, read_array, write_array
+from difftumor.protocol import (
+    CancelledEvent,
+    Event,
+    ProtocolError,
+    ResultEvent,
+    read_array,
+    read_partial,
+    write_array,
+)
 
 
 class RequestFolders:
@@ -58,6 +67,21 @@ class RequestFolders:
     def read(self, number: int, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
         """Load arrays of a request. Raises OSError, ProtocolError."""
         return {name: read_array(self._folders[number], name) for name in names}
+
+    def what_remains(self, event: Event) -> tuple[Event, list[str] | None]:
+        """Names of the arrays that stay to be taken once a request has ended; None if there are none.
+
+        A cancelled event comes back with what the request had finished; what a newer request does again
+        is not kept.
+        """
+        if isinstance(event, ResultEvent):
+            return event, event.arrays
+        if isinstance(event, CancelledEvent) and event.superseded_by is None:
+            folder = self._folders.get(event.id)
+            found = read_partial(folder) if folder is not None else None
+            if found:
+                return replace(event, partial=found[0]), found[1]
+        return event, None
 
     def remove(self, number: int) -> None:
         """Remove the folder of a request; no error if there is none."""

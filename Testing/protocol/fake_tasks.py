@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from difftumor.protocol import Cancelled, read_array, write_array
+from difftumor.protocol import Cancelled, read_array, write_array, write_partial
 
 
 class ModelError(Exception):
@@ -56,6 +56,21 @@ def steps(parameters, folder, context):
             context.progress(stage, i, parameters["steps"])
         time.sleep(parameters.get("pause_s", 0.01))
     return {}
+
+
+def slices(parameters, folder, context):
+    """Finishes slice after slice, and leaves each at once; deaf from the third on if so wished."""
+    out = np.zeros(10, np.int16)
+    for i in range(10):
+        out[i] = i + 1
+        write_partial(folder, {"slices": i + 1}, {"out": out})
+        time.sleep(0.15)  # progress is told eight times a second
+        context.progress("slice", i + 1, 10)
+        if i == 2:
+            while parameters.get("deaf") or not context.cancelled:
+                time.sleep(0.01)
+            context.check()
+    return {"slices": 10}
 
 
 def stubborn(parameters, folder, context):
@@ -190,6 +205,7 @@ TASKS = {
         echo,
         overwrite,
         steps,
+        slices,
         stubborn,
         busy,
         ignore_cancel,

@@ -150,3 +150,23 @@ def test_a_worker_that_dies_while_it_is_cancelled_counts_as_cancelled(make_bridg
     os.kill(bridge.wait_for(ReadyEvent).pid, signal.SIGKILL)
     assert bridge.end_of(number) == CancelledEvent(number, killed=False)
     assert not any(isinstance(event, ErrorEvent) for event in bridge.seen)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_what_was_finished_before_the_cancel_is_kept_until_it_is_taken(bridge, tmp_path, deaf):
+    number = bridge.request("slices", {"deaf": deaf}, {"ct": CT})
+    bridge.wait_until(lambda event: isinstance(event, ProgressEvent) and event.done == 3)
+    assert bridge.cancel(number)
+    end = bridge.end_of(number)
+    assert end == CancelledEvent(number, killed=deaf, partial={"slices": 3})
+    assert bridge.take(number)["out"].tolist() == [1, 2, 3, *[0] * 7]
+    assert not list(tmp_path.glob(f"difftumor-session-*/{number}"))
+    assert isinstance(bridge.do("count"), ResultEvent)
+
+
+def test_what_a_newer_request_does_again_is_not_kept(bridge, tmp_path):
+    number = bridge.request("slices", {}, panel="anomaly")
+    bridge.wait_until(lambda event: isinstance(event, ProgressEvent) and event.done == 3)
+    newer = bridge.request("count", {}, panel="anomaly")
+    assert bridge.end_of(number) == CancelledEvent(number, False, newer)
+    assert not list(tmp_path.glob(f"difftumor-session-*/{number}"))
