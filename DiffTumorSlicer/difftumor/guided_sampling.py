@@ -86,39 +86,36 @@ def encode(
     levels: Levels,
     level: int,
     *,
-    states: Sequence[Tensor] = (),
-    reference_compat: bool = False,
+    start: int = 0,
+    observe: Callable[[int, Tensor], None] | None = None,
     callback: Callback | None = None,
-) -> list[Tensor]:
+) -> Tensor:
     """Carry images to a noise level with the DDIM equation run backwards (Wolleb et al., eq. 6).
 
     x_{k+1} = sqrt(alpha_bar_{k+1}) x_0 + sqrt(1 - alpha_bar_{k+1}) eps'
 
     Args:
         denoise: see the module.
-        x: images (B, C, H, W) in the range of the model; for `reference_compat` with their first noise.
+        x: images (B, C, H, W) in the range of the model, or what an earlier call made of them.
         levels: of the sampler.
-        level: L, 0 <= L < K.
-        states: what an earlier call for the same images returned; its levels are not computed again.
-        reference_compat: see the module.
+        level: L, at most K - 1 (published code: K).
+        start: level of x, 0 for images.  The published code takes images, to which it has added
+            `first_noise`, for level 1.
+        observe: called as observe(k, x_k) for each level k = start + 1 ... L.
         callback: called as callback(done, total) after each evaluation.
-    Returns: the images at the levels 0 ... L. With `reference_compat` the first entries are both x: it takes
-        the image for level 1.
-    Raises: ValueError: the level is out of range. Cancelled: from the callback.
+    Returns: the images at level L; x itself for L = start.
+    Raises: ValueError: the levels are out of range. Cancelled: from the callback.
     """
-    check_level(level, levels, reference_compat=reference_compat)
-    found = list(states[: level + 1])
-    if not found:
-        found = [x, x] if reference_compat else [x]
-    total = level + 1 - len(found)
+    check_level(level, levels, least=start, beyond=start == 1)
     with torch.no_grad():
-        for done in range(total):
-            k = len(found) - 1
-            x_0, eps = predict(denoise, found[k], k, levels)
-            found.append(_compose(x_0, eps, _alpha_bar(levels, k + 1)))
+        for k in range(start, level):
+            x_0, eps = predict(denoise, x, k, levels)
+            x = _compose(x_0, eps, _alpha_bar(levels, k + 1))
+            if observe is not None:
+                observe(k + 1, x)
             if callback is not None:
-                callback(done + 1, total)
-    return found
+                callback(k + 1 - start, level - start)
+    return x
 
 
 def decode(
@@ -156,7 +153,7 @@ def decode(
     Returns: images at level 0, shape of x.
     Raises: ValueError: something is out of range. Cancelled: from the callback.
     """
-    check_level(level, levels, reference_compat=reference_compat)
+    check_level(level, levels, least=2 if reference_compat else 0, beyond=reference_compat)
     if scale < 0 or not 0 <= guidance_stop <= 1:
         raise ValueError(
             "The guidance scale is at least 0 and the unguided share lies between 0 and 1; "
@@ -185,9 +182,9 @@ def decode(
     return x
 
 
-def check_level(level: int, levels: Levels, *, reference_compat: bool = False) -> None:
-    """Raise ValueError unless 0 <= level < K (published code: 2 <= level <= K)."""
-    least, greatest = (2, levels.count) if reference_compat else (0, levels.count - 1)
+def check_level(level: int, levels: Levels, *, least: int = 0, beyond: bool = False) -> None:
+    """Raise ValueError unless least <= level <= K - 1 (K if `beyond`, where no signal is left)."""
+    greatest = levels.count if beyond else levels.count - 1
     if not least <= level <= greatest:
         raise ValueError(
             f"Of {levels.count} levels, the noise level must be one from {least} to {greatest}; "

@@ -116,6 +116,17 @@ KINDS: dict[str, Kind] = {
         BRAIN,
         _network_facts("0.weight", "6.bias"),
     ),
+    "guided_diffusion_pair": Kind(
+        (
+            "unet.input_blocks.0.0.weight",
+            "unet.output_blocks.0.0.in_layers.0.weight",
+            "classifier.input_blocks.0.0.weight",
+            "classifier.out.2.positional_embedding",
+        ),
+        "a pair of guided-diffusion U-Net and classifier for anomaly maps ({channels} channels)",
+        ANOMALY,
+        _network_facts("unet.input_blocks.0.0.weight", "classifier.out.2.c_proj.bias"),
+    ),
     "guided_diffusion_classifier": Kind(
         (*GUIDED, "out.0.weight"),
         "a guided-diffusion classifier ({channels} channels, {classes} classes)",

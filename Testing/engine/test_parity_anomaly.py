@@ -148,8 +148,8 @@ def test_one_evaluation_of_the_networks(name, t, load, small, schedule):
     denoise, guide = callables(unet, classifier)
     x_0, _ = predict(denoise, x_t, t, levels)
     assert deviation(x_0, expected[f"t{t}_pred_xstart"]) < TOLERANCE
-    upwards = encode(denoise, x_t, levels, t + 1, states=[x_t] * (t + 1))
-    assert deviation(upwards[-1], expected[f"t{t}_reverse_next"]) < TOLERANCE
+    upwards = encode(denoise, x_t, levels, t + 1, start=t)
+    assert deviation(upwards, expected[f"t{t}_reverse_next"]) < TOLERANCE
     logits = classifier(x_t, times)
     assert deviation(logits, expected[f"t{t}_logits"]) < TOLERANCE
     assert deviation(logits.log_softmax(-1), expected[f"t{t}_logprob"]) < TOLERANCE
@@ -205,7 +205,7 @@ def test_encoding_and_guided_decoding_as_published(pipeline, load, small):
     x = expected["x"]
     start = add_first_noise(x, noise(4321, x.shape), levels)
     assert deviation(start, expected["x0_noised"]) < 1e-6
-    latent = encode(denoise, start, levels, level, reference_compat=True)[-1]
+    latent = encode(denoise, start, levels, level, start=1)
     assert deviation(latent, expected["latent"]) < of_latent
     runs = [key.removesuffix("_rec") for key in expected if key.endswith("_rec")]
     for run in runs:
@@ -214,7 +214,7 @@ def test_encoding_and_guided_decoding_as_published(pipeline, load, small):
         options = {"guide_timesteps": levels.timesteps} if run.endswith("_mapped") else {}
         begin = latent
         if run.startswith("nonoise"):
-            begin = encode(denoise, x, levels, level, reference_compat=True)[-1]
+            begin = encode(denoise, x, levels, level, start=1)
             assert deviation(begin, expected["nonoise_latent"]) < of_latent
         seen: list[Tensor] = []
         result = decode(

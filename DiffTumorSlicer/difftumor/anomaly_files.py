@@ -1,0 +1,137 @@
+"""Folders of anomaly models: two networks in one safetensors file, and the card that tells their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from difftumor.model_cards import ModelError
+from difftumor.model_folders import write_model_folder
+from difftumor.networks.guided_classifier import GuidedClassifier, GuidedClassifierArguments
+from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
+
+ARCHITECTURE = "guided_diffusion"
+
+
+def write_anomaly_model(
+    folder: Path | str,
+    unet: GuidedUNet,
+    classifier: GuidedClassifier,
+    card: Mapping[str, Any],
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Export a model; see `model_folders.write_model_folder`.
+
+    Args:
+        folder: of the model.
+        unet, classifier: trained with the same labels on images of the same size and channels.
+        card: fields of `model.schema.json`; task, architecture and crop_voxels are filled in.
+        half: store float16, which costs half of the space.
+    Returns: the card as written.
+    Raises: ModelError: the networks do not belong together, or the card is not valid.
+    """
+    check_pair(unet.arguments, classifier.arguments, card, str(folder))
+    tensors = {
+        f"{name}.{key}": tensor.half() if half else tensor
+        for name, network in (("unet", unet), ("classifier", classifier))
+        for key, tensor in network.state_dict().items()
+    }
+    size = classifier.arguments.image_size
+    arguments = {"unet": asdict(unet.arguments), "classifier": asdict(classifier.arguments)}
+    completed = {
+        "crop_voxels": [size, size],
+        "schedule": "linear",
+        **card,
+        "task": "anomaly",
+        "architecture": {"name": ARCHITECTURE, "arguments": _listed(arguments)},
+    }
+    return write_model_folder(folder, tensors, completed, overwrite=overwrite)
+
+
+def networks_from(
+    tensors: Mapping[str, Tensor], card: Mapping[str, Any], source: str
+) -> tuple[GuidedUNet, GuidedClassifier]:
+    """Build both networks from tensors named `unet.*` and `classifier.*`.
+
+    Returns: networks in float32, on the CPU.
+    Raises: ModelError: the card tells no usable shape, or a tensor is missing, too much, or of another size.
+    """
+    architecture = card.get("architecture", {})
+    arguments = architecture.get("arguments", {})
+    if architecture.get("name") != ARCHITECTURE or not {"unet", "classifier"} <= arguments.keys():
+        raise ModelError(
+            f"{source} is no anomaly model: its card describes the architecture "
+            f"{architecture.get('name')!r}. Choose another model, or export this one again."
+        )
+    try:
+        of_unet = GuidedUNetArguments(**arguments["unet"])
+        of_classifier = GuidedClassifierArguments(**arguments["classifier"])
+        check_pair(of_unet, of_classifier, card, source)
+        with torch.device("meta"):
+            unet, classifier = GuidedUNet(of_unet), GuidedClassifier(of_classifier)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"The card of {source} describes networks that cannot be built: {error} "
+            "Export the model again."
+        ) from error
+    fill(unet, tensors, "unet.", source)
+    fill(classifier, tensors, "classifier.", source)
+    return unet, classifier
+
+
+def fill(network: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: str, source: str) -> None:
+    """Give a network all its weights, which are all that there are.  Raises: ModelError."""
+    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    wanted = network.state_dict()
+    wrong = [k for k, v in wanted.items() if k not in found or found[k].shape != v.shape]
+    wrong += [k for k in found if k not in wanted]
+    if wrong:
+        raise ModelError(
+            f"{source} does not fit its architecture: {len(wrong)} tensors are missing, too many, or of "
+            f"another size, for example {prefix}{wrong[0]}. The file may be cut off or of another model."
+        )
+    network.load_state_dict({k: v.float() for k, v in found.items()}, strict=True, assign=True)
+
+
+def check_pair(
+    unet: GuidedUNetArguments,
+    classifier: GuidedClassifierArguments,
+    card: Mapping[str, Any],
+    source: str,
+) -> None:
+    """Raise ModelError unless both networks and the card mean the same images and labels."""
+    problem = ""
+    healthy = card.get("healthy_index")
+    if (unet.image_size, unet.in_channels) != (classifier.image_size, classifier.in_channels):
+        problem = (
+            f"the U-Net takes {unet.in_channels} channels of {unet.image_size} pixels, the classifier "
+            f"{classifier.in_channels} of {classifier.image_size}"
+        )
+    elif unet.classes not in (None, classifier.classes):
+        problem = f"the U-Net knows {unet.classes} labels, the classifier {classifier.classes}"
+    elif not isinstance(healthy, int) or not 0 <= healthy < classifier.classes:
+        problem = (
+            f"healthy_index is {healthy!r}, but must name one of the {classifier.classes} labels "
+            f"(0 to {classifier.classes - 1})"
+        )
+    elif len(card.get("channel_order", ())) != unet.in_channels:
+        problem = (
+            f"channel_order names {len(card.get('channel_order', ()))} images, the networks take "
+            f"{unet.in_channels}"
+        )
+    if problem:
+        raise ModelError(f"{source} is no usable anomaly model: {problem}. Export it again.")
+
+
+def _listed(value: Any) -> Any:
+    """The value with lists for tuples, as JSON reads it back."""
+    if isinstance(value, dict):
+        return {key: _listed(each) for key, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value
