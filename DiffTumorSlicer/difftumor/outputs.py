@@ -11,22 +11,28 @@ from pathlib import Path
 
 from difftumor.volumes import VolumeError, check_output
 
+OTHER_SUFFIXES = (".json", ".png", ".csv")
+
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse bad output paths before any work (`volumes.check_output` says why, for images).
 
     Args:
-        outputs: images and JSON files.
+        outputs: images, and files of OTHER_SUFFIXES.
         inputs: never replaced, whatever `overwrite` says.
 
     Raises: VolumeError, FileExistsError, FileNotFoundError: the path cannot be written at the end.
     """
     for path in outputs:
-        if path.suffix == ".json":
-            # A side-car goes where its image goes, so folder and permissions are already known.
+        if path.suffix.lower() in OTHER_SUFFIXES:
             if path.is_dir():
                 raise VolumeError(
-                    f"{path} is a folder, where the side-car should go. Choose another name."
+                    f"{path} is a folder, where a {path.suffix} file should go. Choose another name."
+                )
+            if not path.parent.is_dir():
+                raise FileNotFoundError(
+                    f"The folder {path.parent} for the output {path.name} does not exist. Create it "
+                    "or choose another."
                 )
             if path.exists() and not overwrite:
                 raise FileExistsError(
