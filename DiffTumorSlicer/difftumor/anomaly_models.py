@@ -28,20 +28,10 @@ from difftumor.guided_sampling import (
 from difftumor.models import ModelError, file_sha256, find_model
 from difftumor.networks.guided_classifier import GuidedClassifier
 from difftumor.networks.guided_unet import GuidedUNet
+from difftumor.parameters import ANOMALY_RECOMMENDED
 from difftumor.schedules import Levels, cosine_betas, linear_betas, respace
 from difftumor.slice_layout import SliceFormat
 
-# What a card that recommends nothing is taken to mean.
-RECOMMENDED: dict[str, Any] = {
-    "noise_level": 250,
-    "guidance_scale": 10.0,
-    "steps": 100,
-    "floor": 0.0,
-    "map_kind": "guided",
-    "smoothing_mm": 1.0,
-    "normalisation": "slice",
-    "gate_probability": 0.5,
-}
 KEPT_BYTES = 1 << 30  # of the states of one encoding; beyond it only every n-th is kept
 ACTIVATION_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32, "mps": 1 << 30}  # of a batch
 
@@ -106,7 +96,7 @@ class AnomalyModel:
         self.betas = linear_betas(card["T"])
         if card.get("schedule", "linear") == "cosine":
             self.betas = cosine_betas(card["T"])
-        self.recommended = {**RECOMMENDED, **card.get("recommended", {})}
+        self.recommended = {**ANOMALY_RECOMMENDED, **card.get("recommended", {})}
 
     @property
     def channels(self) -> int:

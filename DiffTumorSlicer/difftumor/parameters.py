@@ -26,6 +26,18 @@ MODELLED = "modelled"  # model id of the modelling-based baseline, which needs n
 # TotalSegmentator v2 numbers, in which organ maps are read and written.
 ORGAN_LABELS: dict[str, tuple[int, ...]] = {"liver": (5,), "pancreas": (7,), "kidney": (2, 3)}
 
+# What the card of an anomaly model that recommends nothing is taken to mean.
+ANOMALY_RECOMMENDED: dict[str, Any] = {
+    "noise_level": 250,
+    "guidance_scale": 10.0,
+    "steps": 100,
+    "floor": 0.0,
+    "map_kind": "guided",
+    "smoothing_mm": 1.0,
+    "normalisation": "slice",
+    "gate_probability": 0.5,
+}
+
 
 def _number(default: Any, low: float, high: float, unit: str, text: str) -> Any:
     return field(default=default, metadata={"min": low, "max": high, "unit": unit, "help": text})
