@@ -11,7 +11,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import tyro
 
@@ -319,7 +319,47 @@ def stage_at(stages: tuple[tuple[int, int, int], ...], seen: int) -> Stage:
     return max(Stage(*stage) for stage in stages if stage[0] <= seen)
 
 
-ConfigT = TypeVar("ConfigT", AutoencoderConfig, DiffusionConfig)
+class RunConfig(Protocol):
+    """What the loop reads of any program's configuration."""
+
+    @property
+    def run(self) -> Path:
+        """Folder of the run."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+    @property
+    def samples(self) -> int:
+        """Length of the run."""
+
+    @property
+    def stages(self) -> tuple[tuple[int, int, int], ...]:
+        """See `stage_at`."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Learning rate and its course."""
+
+    @property
+    def averaging(self) -> Averaging:
+        """Of the weights."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """Where the run computes."""
+
+    @property
+    def reporting(self) -> Reporting:
+        """How often it speaks and saves."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Print the configuration and stop."""
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 
 def read_command_line(
@@ -345,9 +385,9 @@ def read_command_line(
         raise SystemExit(2) from error
 
 
-def as_json(config: AutoencoderConfig | DiffusionConfig) -> str:
+def as_json(config: RunConfig) -> str:
     """A configuration as indented JSON text."""
-    content = {"version": CONFIG_VERSION, **dataclasses.asdict(config)}
+    content = {"version": CONFIG_VERSION, **dataclasses.asdict(config)}  # type: ignore[call-overload]
     return json.dumps(content, indent=2, default=str) + "\n"
 
 

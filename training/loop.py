@@ -29,13 +29,13 @@ from difftumor.model_cards import ModelError
 from training.config import (
     AutoencoderConfig,
     Averaging,
-    DiffusionConfig,
     Optimizer,
+    RunConfig,
     Stage,
     as_json,
     stage_at,
 )
-from training.data import Case, prepare_cases
+from training.data import prepare_cases
 from training.runs import (
     CHECKPOINT_NAME,
     Reporter,
@@ -67,11 +67,17 @@ class Program(Protocol):
         """Gray image (rows, columns) in [0, 1] that shows what the networks do now."""
 
 
-Build = Callable[[Fabric, Any, list[Case]], Program]
+Build = Callable[[Fabric, Any, Any], Program]
+Prepare = Callable[[Any], Any]
 
 
-def run_program(config: AutoencoderConfig | DiffusionConfig, build: Build) -> int:
-    """What both programs' `main` do with their configuration.
+def cases_of(config: Any) -> Any:
+    """The data of programs that cut crops out of scans."""
+    return prepare_cases(config.data)
+
+
+def run_program(config: RunConfig, build: Build, prepare: Prepare = cases_of) -> int:
+    """What the programs' `main` do with their configuration (see `train`).
 
     Returns: exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
     """
@@ -80,7 +86,7 @@ def run_program(config: AutoencoderConfig | DiffusionConfig, build: Build) -> in
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        if train(config, build):
+        if train(config, build, prepare):
             return 0
         logger.warning("stopped by a signal; the same command continues from here")
     except RunError as error:
@@ -96,12 +102,13 @@ def run_program(config: AutoencoderConfig | DiffusionConfig, build: Build) -> in
     return 1
 
 
-def train(config: AutoencoderConfig | DiffusionConfig, build: Build) -> bool:
+def train(config: RunConfig, build: Build, prepare: Prepare = cases_of) -> bool:
     """Begin or continue a run.
 
     Args:
         config: of the run; where its folder holds a checkpoint, the run continues there.
-        build: (fabric, config, cases) -> program.
+        build: (fabric, config, data) -> program.
+        prepare: config -> data; the first process does it before the others.
 
     Returns: whether the run is complete; False if a signal stopped it.
 
@@ -113,8 +120,8 @@ def train(config: AutoencoderConfig | DiffusionConfig, build: Build) -> bool:
     torch.manual_seed(config.seed)
     stored = open_run(config)
     with fabric.rank_zero_first():
-        cases = prepare_cases(config.data)
-    program = build(fabric, config, cases)
+        data = prepare(config)
+    program = build(fabric, config, data)
     average = AveragedWeights(program.modules[program.averaged], config.averaging)
     seen, step = 0, 0
     if stored is not None:
@@ -153,7 +160,7 @@ def train(config: AutoencoderConfig | DiffusionConfig, build: Build) -> bool:
     return seen >= config.samples
 
 
-def make_fabric(config: AutoencoderConfig | DiffusionConfig) -> Fabric:
+def make_fabric(config: RunConfig) -> Fabric:
     """Start the processes that the configuration or torchrun asks for.
 
     Raises: ValueError: if CUDA is asked for and absent.
@@ -291,7 +298,7 @@ def _any(fabric: Fabric, flag: bool) -> bool:
 
 def _save(
     fabric: Fabric,
-    config: AutoencoderConfig | DiffusionConfig,
+    config: RunConfig,
     program: Program,
     average: AveragedWeights,
     seen: int,

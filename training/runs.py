@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from training.config import AutoencoderConfig, DiffusionConfig, as_json, lasting_values
+from training.config import RunConfig, as_json, lasting_values
 
 CHECKPOINT_VERSION = 1
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -33,7 +33,7 @@ class RunError(ValueError):
     """A run folder that does not fit the command."""
 
 
-def open_run(config: AutoencoderConfig | DiffusionConfig) -> dict[str, Any] | None:
+def open_run(config: RunConfig) -> dict[str, Any] | None:
     """Make the run folder, or find what is to be resumed in it.
 
     Returns: the checkpoint (see above), or None for a new run.
@@ -49,12 +49,12 @@ def open_run(config: AutoencoderConfig | DiffusionConfig) -> dict[str, Any] | No
     return None
 
 
-def write_config(config: AutoencoderConfig | DiffusionConfig) -> None:
+def write_config(config: RunConfig) -> None:
     """Write run/config.json."""
     replace_text(config.run / "config.json", as_json(config))
 
 
-def _check_same(config: AutoencoderConfig | DiffusionConfig, stored: Path) -> None:
+def _check_same(config: RunConfig, stored: Path) -> None:
     """Compare what must not change between the parts of a run."""
     before = json.loads(stored.read_text(encoding="utf-8"))
     for name, now in lasting_values(config).items():
