@@ -213,6 +213,11 @@ def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(parts == sizes.argmax())
 
 
+def count_components(mask: NDArray[np.bool_]) -> int:
+    """Number of connected parts of a mask (I, J, K), corners connect."""
+    return int(ndimage.label(mask, structure=np.ones((3,) * mask.ndim))[1])
+
+
 def value_statistics(values: NDArray[np.generic]) -> dict[str, float | int | None]:
     """Number, mean, standard deviation and 5th, 50th, 95th percentile of voxels; None where there are none."""
     if not values.size:

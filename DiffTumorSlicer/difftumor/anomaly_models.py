@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from difftumor.anomaly_files import networks_from
+from difftumor.anomaly_settings import DEFAULTS
 from difftumor.checkpoints import read_checkpoint
 from difftumor.devices import resolve_device
 from difftumor.guided_sampling import (
@@ -96,7 +97,11 @@ class AnomalyModel:
         self.betas = linear_betas(card["T"])
         if card.get("schedule", "linear") == "cosine":
             self.betas = cosine_betas(card["T"])
+<<<<<<< HEAD
         self.recommended = {**ANOMALY_RECOMMENDED, **card.get("recommended", {})}
+=======
+        self.recommended = {**DEFAULTS, **card.get("recommended", {})}
+>>>>>>> 52deb09 (ENH: Make anomaly heat maps, and keep what a new S or another kind of map can use)
 
     @property
     def channels(self) -> int:
@@ -247,6 +252,17 @@ class AnomalyModel:
             for index, part in enumerate(parts)
         ]
         return torch.cat(found)
+
+    def extend(
+        self, encoding: Encoding, noise_level: int, callback: Callback | None = None
+    ) -> Encoding:
+        """Carry an encoding on to a noise level that it may not have yet; arguments as of `encode`."""
+        self._extend(
+            encoding,
+            self._level(encoding.levels, noise_level, encoding.reference_compat),
+            callback,
+        )
+        return encoding
 
     def _level(self, levels: Levels, noise_level: int, compat: bool) -> int:
         level = levels.level_of(noise_level)

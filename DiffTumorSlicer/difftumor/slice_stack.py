@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,18 @@ class SliceStack:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def part(self, first: int, end: int) -> SliceStack:
+        """Some of the slices: positions `first` up to `end` in this stack."""
+        span = slice(first, end)
+        return replace(
+            self,
+            images=self.images[span],
+            organ=self.organ[span],
+            indices=self.indices[span],
+            grids=self.grids[span],
+            units=self.units[span],
+        )
 
     @property
     def box(self) -> Box:

@@ -1,0 +1,124 @@
+"""What an anomaly map is made with, once the model's recommendations have filled the gaps. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from difftumor.parameters import (
+    AnomalyParameters,
+    MapKind,
+    Normalisation,
+    Plane,
+    ThresholdRule,
+)
+
+# For a model that recommends nothing; lesions of the abdomen are dark in CT, those of the brain may be either.
+DEFAULTS: dict[str, Any] = {
+    "noise_level": 250,
+    "guidance_scale": 10.0,
+    "steps": 100,
+    "map_kind": "guided",
+    "smoothing_mm": 2.0,
+    "normalisation": "slice",
+    "gate_probability": 0.5,
+    "floor": 0.0,
+}
+DIRECTION = {"CT": "dark", "MR": "both"}
+
+
+@dataclass(frozen=True)
+class AnomalySettings:
+    """`AnomalyParameters` without gaps, and what only the model's card says.
+
+    Attributes:
+        gate_probability: least classifier probability of a slice that is marked.
+        floor: least maximum of the map of a slice that is marked, in units of the model's range.
+        direction: what lesions look like: "dark", "bright" or "both", once or per channel, separated by commas.
+        The others: see `AnomalyParameters`.
+    """
+
+    noise_level: int
+    guidance_scale: float
+    steps: int
+    plane: Plane
+    slices: tuple[int, int] | None
+    map_kind: MapKind
+    smoothing_mm: float
+    normalisation: Normalisation
+    threshold_rule: ThresholdRule
+    threshold: float
+    gate: bool
+    gate_probability: float
+    floor: float
+    direction: str
+    largest_component: bool
+    guidance_stop: float
+    guidance_weighting: Literal["constant", "noise"]
+    reference_compat: bool
+    seed: int
+
+    @property
+    def needs_unguided(self) -> bool:
+        """Whether the map compares with the rewriting at S = 0."""
+        return self.map_kind == "guided"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def resolve_settings(
+    parameters: AnomalyParameters, recommended: Mapping[str, Any], modality: str
+) -> tuple[AnomalySettings, list[str]]:
+    """Fill what was not asked for with what the model recommends.
+
+    Args:
+        parameters: the request.
+        recommended: of the model's card.
+        modality: "CT" or "MR".
+    Returns: the settings, and sentences for the user.
+    """
+    wishes = {**DEFAULTS, **{key: value for key, value in recommended.items() if value is not None}}
+    notes = []
+
+    def either(name: str) -> Any:
+        asked = getattr(parameters, name)
+        return wishes[name] if asked is None else asked
+
+    kind, smoothing = either("map_kind"), float(either("smoothing_mm"))
+    floor = float(wishes["floor"])
+    if floor and (kind, smoothing) != (wishes["map_kind"], float(wishes["smoothing_mm"])):
+        floor = 0.0
+        notes.append(
+            "The model's floor for faint maps was measured on another kind of map or smoothing and is not used."
+        )
+    scale = float(either("guidance_scale"))
+    if kind == "guided" and scale == 0:
+        notes.append(
+            "At S = 0 nothing pulls the image towards healthy, so the guided map is empty. Raise S, or choose "
+            "another kind of map."
+        )
+    settings = AnomalySettings(
+        noise_level=int(either("noise_level")),
+        guidance_scale=scale,
+        steps=int(either("steps")),
+        plane=parameters.plane,
+        slices=parameters.slices,
+        map_kind=kind,
+        smoothing_mm=smoothing,
+        normalisation=either("normalisation"),
+        threshold_rule=parameters.threshold_rule,
+        threshold=parameters.threshold,
+        gate=parameters.gate,
+        gate_probability=float(wishes["gate_probability"]),
+        floor=floor,
+        direction=str(wishes.get("direction", DIRECTION[modality])),
+        largest_component=parameters.largest_component,
+        guidance_stop=parameters.guidance_stop,
+        guidance_weighting=parameters.guidance_weighting,
+        reference_compat=parameters.reference_compat,
+        seed=parameters.seed,
+    )
+    return settings, notes
