@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from difftumor.anomaly_files import networks_from
-from difftumor.anomaly_settings import DEFAULTS
 from difftumor.checkpoints import read_checkpoint
 from difftumor.devices import resolve_device
 from difftumor.guided_sampling import (
@@ -97,11 +96,7 @@ class AnomalyModel:
         self.betas = linear_betas(card["T"])
         if card.get("schedule", "linear") == "cosine":
             self.betas = cosine_betas(card["T"])
-<<<<<<< HEAD
         self.recommended = {**ANOMALY_RECOMMENDED, **card.get("recommended", {})}
-=======
-        self.recommended = {**DEFAULTS, **card.get("recommended", {})}
->>>>>>> 52deb09 (ENH: Make anomaly heat maps, and keep what a new S or another kind of map can use)
 
     @property
     def channels(self) -> int:

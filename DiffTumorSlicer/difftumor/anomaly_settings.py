@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from difftumor.parameters import (
+    ANOMALY_RECOMMENDED,
     AnomalyParameters,
     MapKind,
     Normalisation,
@@ -14,17 +15,7 @@ from difftumor.parameters import (
     ThresholdRule,
 )
 
-# For a model that recommends nothing; lesions of the abdomen are dark in CT, those of the brain may be either.
-DEFAULTS: dict[str, Any] = {
-    "noise_level": 250,
-    "guidance_scale": 10.0,
-    "steps": 100,
-    "map_kind": "guided",
-    "smoothing_mm": 2.0,
-    "normalisation": "slice",
-    "gate_probability": 0.5,
-    "floor": 0.0,
-}
+# Lesions of the abdomen are dark in CT, those of the brain may be either.
 DIRECTION = {"CT": "dark", "MR": "both"}
 
 
@@ -80,7 +71,10 @@ def resolve_settings(
         modality: "CT" or "MR".
     Returns: the settings, and sentences for the user.
     """
-    wishes = {**DEFAULTS, **{key: value for key, value in recommended.items() if value is not None}}
+    wishes = {
+        **ANOMALY_RECOMMENDED,
+        **{key: value for key, value in recommended.items() if value is not None},
+    }
     notes = []
 
     def either(name: str) -> Any:
