@@ -11,14 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from difftumor.anomaly_models import load_anomaly_model
 from difftumor.anomaly_slices import SliceFormat
+from training import anomaly_diffusion
 from training.anomaly_classifier import AnomalyClassifierTraining
 from training.anomaly_classifier import draw_times as classifier_times
 from training.anomaly_config import AnomalyDiffusionConfig, SliceData
 from training.anomaly_diffusion import AnomalyDiffusionTraining
 from training.anomaly_diffusion import draw_times as diffusion_times
 from training.anomaly_presets import ANOMALY_CLASSIFIER_PRESETS, ANOMALY_DIFFUSION_PRESETS
-from training.config import Optimizer
+from training.config import Optimizer, stage_at
+from training.export_anomaly import Export, export
 from training.loop import make_fabric, train
 from training.measures import auroc, dice
 from training.slice_batches import SliceBatches, open_batches
@@ -53,8 +56,8 @@ def patient_slices(rng: np.random.Generator, count: int = 6) -> PatientSlices:
     )
 
 
-def write_set(folder: Path, split: str, patients: int = 3, size: int = SIZE) -> None:
-    made_for = SliceFormat(size, (2.0, 2.0), (0.0, 200.0))
+def write_set(folder: Path, split: str, patients: int = 3, spacing_mm: float = 2.0) -> None:
+    made_for = SliceFormat(SIZE, (spacing_mm, spacing_mm), (0.0, 200.0))
     writer = SliceSetWriter(folder / split, split, made_for, {"kind": "discs"}, patients * 6)
     rng = np.random.default_rng(3)
     for number in range(patients):
@@ -139,15 +142,9 @@ def test_the_classifiers_loss_is_cross_entropy_on_noised_slices(discs, tmp_path)
     x_t = program.schedule.q_sample(batch.images, t, noise)
     with torch.no_grad():
         expected = F.cross_entropy(program.classifier(x_t, t), batch.diseased)
-    assert float(program.step(0, 5, config_stage(config))["loss"]) == pytest.approx(
+    assert float(program.step(0, 5, stage_at(config.stages, 0))["loss"]) == pytest.approx(
         float(expected), rel=1e-5
     )
-
-
-def config_stage(config):
-    from training.config import stage_at
-
-    return stage_at(config.stages, 0)
 
 
 def test_timesteps_are_drawn_where_they_are_asked_for():
@@ -228,3 +225,80 @@ def test_figures_of_merit_by_hand():
     assert dice(truth, np.array([0, 1, 1, 0], bool)) == 0.5
     assert np.isnan(dice(~truth & truth, ~truth & truth))
     assert json.dumps(dice(truth, truth)) == "1.0"
+
+
+CARD = {
+    "id": "discs",
+    "title": "Discs",
+    "organs": ["disc"],
+    "recommended": {"noise_level": 100, "guidance_scale": 1.0, "steps": 50},
+    "licence": {"name": "Apache-2.0"},
+}
+
+
+@pytest.fixture(scope="session")
+def trained(discs, tmp_path_factory) -> dict[str, Path]:
+    """Folders of finished tiny runs of both programs."""
+    folder = tmp_path_factory.mktemp("trained")
+    runs = {}
+    for name, (program, config) in zip(NAMES, PROGRAMS, strict=True):
+        runs[name] = folder / name
+        assert train(configured(config, discs, runs[name]), program, open_batches)
+    return runs
+
+
+def export_settings(trained, tmp_path, **changes) -> Export:
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    wishes = Export(
+        out=tmp_path / "model",
+        card=tmp_path / "card.json",
+        diffusion=trained["diffusion"],
+        classifier=trained["classifier"],
+    )
+    return replace(wishes, **changes)
+
+
+def test_an_export_opens_in_the_engine_with_the_averaged_weights(trained, tmp_path):
+    export(export_settings(trained, tmp_path))
+    model = load_anomaly_model(str(tmp_path / "model"), "cpu", {}, lambda *_: None)
+    averaged = torch.load(trained["diffusion"] / "checkpoint.pt", weights_only=True)["ema"]
+    for key, value in model.unet.state_dict().items():
+        assert torch.equal(value, averaged[key]), key
+    assert (model.image_size, model.channels, model.healthy_index) == (SIZE, 1, 0)
+    assert model.slice_format == SliceFormat(SIZE, (2.0, 2.0), (0.0, 200.0))
+    images = torch.rand(3, 1, SIZE, SIZE)
+    made = model.decode(model.encode(images, 100), 100, 1.0)
+    assert made.shape == images.shape
+    assert torch.isfinite(made).all()
+    assert (
+        (model.probability_of_disease(images) >= 0) & (model.probability_of_disease(images) <= 1)
+    ).all()
+
+
+def test_half_precision_takes_half_of_the_space(trained, tmp_path):
+    sizes = {}
+    for precision in ("float32", "float16"):
+        wishes = export_settings(trained, tmp_path, out=tmp_path / precision, precision=precision)
+        export(wishes)
+        sizes[precision] = (wishes.out / "model.safetensors").stat().st_size
+    assert sizes["float16"] == pytest.approx(sizes["float32"] / 2, rel=0.1)
+
+
+def test_runs_that_do_not_belong_together_are_not_exported(trained, tmp_path):
+    other = tmp_path / "other"
+    for split in ("train", "validation"):
+        write_set(other, split, spacing_mm=3.0)
+    config = configured(PROGRAMS[1][1], other, tmp_path / "classifier", samples=2)
+    assert train(config, AnomalyClassifierTraining, open_batches)
+    with pytest.raises(ValueError, match="different formats"):
+        export(export_settings(trained, tmp_path, classifier=config.run))
+
+
+def test_the_programs_run_from_the_command_line(discs, tmp_path, capsys):
+    words = ["--data.folder", str(discs), "--run", str(tmp_path / "run"), "--samples", "4"]
+    assert anomaly_diffusion.main(["tiny", *words, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 4
+    assert not (tmp_path / "run").exists()
+    assert anomaly_diffusion.main(["tiny", *words]) == 0
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+    assert anomaly_diffusion.main(["tiny", *words, "--seed", "5"]) == 2
