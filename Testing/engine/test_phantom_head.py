@@ -11,7 +11,7 @@ from difftumor.phantom import HeadPhantom, make_head
 from difftumor.phantom.head_lookalikes import HeadLookAlike
 from difftumor.phantom.head_sequences import SEQUENCES, Tissue
 
-SPACING = (2.5, 2.5, 2.5)
+SPACING = (3.0, 3.0, 3.0)
 SEEDS = (3, 4, 5, 6)
 
 
@@ -51,7 +51,7 @@ def test_another_seed_gives_another_patient_with_another_scale():
 def test_arrays_have_the_promised_types_and_one_grid():
     head = a_head()
     assert tuple(head.images) == tuple(head.clean) == SEQUENCES == ("flair", "t1", "t1c", "t2")
-    assert head.grid.shape == (64, 77, 64)
+    assert head.grid.shape == (53, 69, 53)
     for array in head.images.values():
         assert array.dtype == np.int16
     for array in head.clean.values():
@@ -128,7 +128,7 @@ def test_tumor_labels_lie_in_the_brain_and_agree_with_their_facts():
 
 def test_tumors_are_bright_in_flair_and_t2_and_dark_in_t1():
     found = 0
-    for seed in range(3, 13):
+    for seed in range(3, 11):
         head = a_head(seed)
         edema = ndimage.binary_erosion(head.tumors == 1)
         if edema.sum() < 30:
@@ -139,12 +139,12 @@ def test_tumors_are_bright_in_flair_and_t2_and_dark_in_t1():
                 head, sequence, Tissue.WHITE
             ), (seed, sequence)
         assert np.median(head.images["t1"][edema]) < 0.95 * level(head, "t1", Tissue.WHITE), seed
-    assert found > 5
+    assert found >= 4
 
 
 def test_only_the_enhancing_part_takes_up_contrast_agent():
     gains, kinds = [], set()
-    for seed in range(3, 13):
+    for seed in range(3, 11):
         head = a_head(seed)
         kinds |= {lesion.kind for lesion in head.lesions}
         scale = level(head, "t1c", Tissue.WHITE) / level(head, "t1", Tissue.WHITE)
@@ -163,7 +163,7 @@ def test_only_the_enhancing_part_takes_up_contrast_agent():
 
 
 def test_a_diffuse_tumor_does_not_enhance():
-    for seed in range(3, 13):
+    for seed in range(3, 11):
         for lesion in a_head(seed).lesions:
             assert (lesion.volumes_mm3[2] == 0) == (
                 lesion.kind == "diffuse"
@@ -173,7 +173,7 @@ def test_a_diffuse_tumor_does_not_enhance():
 def test_look_alikes_are_there_are_no_tumors_and_are_as_bright_as_tumors():
     kinds: set[int] = set()
     flair, enhancing = [], []
-    for seed in range(3, 13):
+    for seed in range(3, 11):
         head = a_head(seed)
         assert not np.any((head.look_alikes > 0) & (head.tumors > 0))
         kinds |= set(np.unique(head.look_alikes).tolist())

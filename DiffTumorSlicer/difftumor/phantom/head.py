@@ -11,13 +11,13 @@ from difftumor.phantom.head_anatomy import Patient, paint_brain
 from difftumor.phantom.head_lesions import HeadLesion, add_lesions, plan_lesions
 from difftumor.phantom.head_lookalikes import add_look_alikes
 from difftumor.phantom.head_sequences import SEQUENCES, Scanner, Tissues
-from difftumor.phantom.head_space import CENTER_MM
+from difftumor.phantom.head_space import CENTER_MM, Field
 from difftumor.phantom.texture import Axes
 
 HEAD_VERSION = 1
 """Raised whenever a seed would give another image."""
 
-HEAD_FIELD_MM = (160.0, 192.0, 160.0)
+HEAD_FIELD_MM = (160.0, 208.0, 160.0)
 """Field of view along R, A, S when no shape is given."""
 
 HEAD_TUMOR_SIZES_MM = (4.0, 22.0)
@@ -104,7 +104,9 @@ def make_head(
     scanner.textured(tissues.images, axes)
     look_alikes = add_look_alikes(brain, patient, stream(3))
     tumor_map, lesions = add_lesions(brain, plans, look_alikes)
-    inside = brain.hull > 0
+    # Programs strip the skull a little more or less tightly, and not evenly.
+    strip = stream(6)
+    inside = brain.hull > strip.uniform(-0.2, 1.4) + 0.5 * Field.sample(strip, 22.0).on(axes)
     clean = scanner.scanned(tissues.images, axes, spacing)
     noisy = scanner.noisy(clean, stream(5), spacing, noise_percent)
     np.rint(np.clip(noisy, 0, 32767, out=noisy), out=noisy)

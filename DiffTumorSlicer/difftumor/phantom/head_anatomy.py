@@ -41,6 +41,9 @@ class Patient:
 
     age: float  # 0 young, 1 old: wide ventricles and sulci, more small-vessel disease
     ventricles: tuple[float, float]  # factors of the radii, right and left
+    immature: (
+        float  # how much paler the white matter is just below the cortex, part of its contrast
+    )
     sulci: Folds
     warp_seed: int
 
@@ -48,10 +51,11 @@ class Patient:
     def sample(cls, rng: np.random.Generator) -> Patient:
         """Draw age, ventricles and folds."""
         age = float(rng.beta(1.6, 1.4))
-        size = (0.72 + 0.75 * age) * float(np.exp(rng.normal(0, 0.13)))
+        size = (0.75 + 0.9 * age) * float(np.exp(rng.normal(0, 0.13)))
         asymmetry = float(np.exp(rng.normal(0, 0.13)))
         ventricles = (size * asymmetry, size / asymmetry)
-        return cls(age, ventricles, Folds.sample(rng, age), int(rng.integers(2**31)))
+        immature = float(rng.uniform(0.1, 0.4))
+        return cls(age, ventricles, immature, Folds.sample(rng, age), int(rng.integers(2**31)))
 
     def canvas(self, axes: Axes) -> Canvas:
         """Warped coordinates on a grid."""
@@ -223,11 +227,17 @@ def paint_brain(canvas: Canvas, patient: Patient, tissues: Tissues, pushes: tupl
     inside = filled(cerebrum, voxel)
     fluid = np.maximum(fluid, 1 - inside)
     white = (1 - np.maximum(grey, fluid)) * inside
-    grey = np.clip(1 - white - fluid, 0, 1)
 
     tissues.fill(Tissue.CSF)
-    tissues.blend(None, grey, Tissue.CORTEX)
-    tissues.blend(None, white, Tissue.WHITE)
+    # Fibers under the cortex are less myelinated than the deep ones.
+    depth = np.maximum(np.minimum(pial, sheet) - ribbon, 0)
+    myelin = np.float32(1) - np.float32(patient.immature) * np.exp(-depth / 5)
+    bright = white * myelin
+    rest = np.clip(1 - bright - fluid, 0, 1) / np.maximum(1 - bright, 1e-3)
+    tissues.blend(None, rest, Tissue.CORTEX)
+    tissues.blend(None, bright, Tissue.WHITE)
+    tissues.labels[fluid > 0.5] = Tissue.CSF
+    tissues.labels[white > 0.5] = Tissue.WHITE
     brain = Brain(
         canvas, tissues, hull, cerebrum, pial, deep, shallow, white, block,
         np.full(canvas.shape, 30, np.float32), voxel,

@@ -97,7 +97,8 @@ def plan_lesions(
                 f"no room for tumor {number + 1} of {count} (core of {radius:.0f} mm): ask for fewer or smaller tumors"
             )
         index = np.unravel_index(int(np.searchsorted(total, place * total[-1])), free.shape)
-        center = tuple(float(a[i]) for a, i in zip(axes, index, strict=True))
+        within = rng.uniform(-0.5, 0.5, 3) * scout.canvas.spacing
+        center = tuple(float(a[i] + w) for a, i, w in zip(axes, index, within, strict=True))
         plans.append(Plan(kind, center, radius, float(reach), shift, seed))
     return plans
 
@@ -201,6 +202,7 @@ def _paint(
     )
     white = np.clip(1.3 * brain.white[box] - 0.1, 0, 1)
     labels = tissues.labels[box]
+    solid = solid * (labels != Tissue.VENTRICLE)  # the third and fourth too
     nuclei = (labels >= Tissue.STRIATUM) & (labels <= Tissue.STEM)
 
     # Edema follows the white matter and spares the cortex; a diffuse tumor swells the cortex too.

@@ -226,10 +226,15 @@ def _vessels(brain: Brain, rng: np.random.Generator, marks: np.ndarray) -> None:
     patchy = Field.sample(rng, 16.0).on(canvas.axes)
     distance = np.minimum(down, over + np.float32(0.6) - 0.7 * patchy)
     veins = filled(
-        np.float32(rng.uniform(0.5, 0.9)) + 0.15 * patchy - distance, max(canvas.spacing.mean(), 1)
+        np.float32(rng.uniform(0.35, 0.7)) + 0.15 * patchy - distance, max(canvas.spacing.mean(), 1)
     )
-    veins *= np.float32(strength) * filled(brain.hull, 1.0) * (brain.cerebrum > 0)
-    veins *= brain.white < 0.35
+    veins *= (
+        np.float32(strength)
+        * np.clip(0.75 + 0.7 * patchy, 0, 1)
+        * filled(brain.hull, 1.0)
+        * (brain.cerebrum > 0)
+    )
+    veins *= (brain.white < 0.35) & (marks != HeadLookAlike.ARACHNOID_CYST)
     _mark(brain, None, veins, signal, marks, HeadLookAlike.VESSEL)
     for both, knots in _VESSELS:
         jitter = [

@@ -48,11 +48,11 @@ SIGNALS = {
     Tissue.CEREBELLAR_WHITE: ((89, 129, 128, 80), 3),
     Tissue.VENTRICLE: ((15, 23, 24, 310), 8),
     Tissue.VESSEL: ((48, 70, 265, 55), 12),
-    Tissue.DURA: ((72, 85, 190, 70), 12),
+    Tissue.DURA: ((72, 85, 168, 70), 12),
     Tissue.CHOROID_PLEXUS: ((105, 85, 235, 190), 14),
     Tissue.GLIOSIS: ((178, 108, 106, 150), 6),
 }
-_TEXTURE = np.array([2.2, 1.6, 1.6, 2.4], np.float32)  # sd of the coarse texture, percent
+_TEXTURE = np.array([2.8, 2.2, 2.2, 3.2], np.float32)  # sd of the coarse texture, percent
 _FIELD = np.array([0.07, 0.06, 0.06, 0.07])  # typical sd of the receive field
 
 
@@ -111,7 +111,7 @@ class Scanner:
         self.slice_mm = np.array([rng.choice([1.0, 1.5, 3.0, 5.0], p=p) for p in (
             (0.25, 0.25, 0.3, 0.2), (0.5, 0.2, 0.2, 0.1), (0.7, 0.2, 0.1, 0), (0.2, 0.2, 0.35, 0.25))])  # fmt: skip
         self.blur_mm = rng.uniform(0.35, 0.65, 4)
-        self.noise_percent = np.clip(np.exp(rng.normal(np.log(2.4), 0.35, 4)), 1.0, 5.5)
+        self.noise_percent = np.clip(np.exp(rng.normal(np.log(3.2), 0.4, 4)), 1.2, 7.0)
         self.scale = np.exp(
             rng.uniform(np.log(1.2), np.log(15.0), 4)
         )  # arbitrary units per percent
