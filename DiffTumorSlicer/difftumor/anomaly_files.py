@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difftumor.checkpoints import read_checkpoint
 from difftumor.model_cards import ModelError
 from difftumor.model_folders import write_model_folder
+from difftumor.model_installation import installing
+from difftumor.model_registry import (
+    InstalledModel,
+    card_of,
+    find_model,
+    model_path,
+    models_folder,
+    registered,
+    registry,
+)
 from difftumor.networks.guided_classifier import GuidedClassifier, GuidedClassifierArguments
 from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
 
 ARCHITECTURE = "guided_diffusion"
+PARTS = ("guided_diffusion_unet", "guided_diffusion_classifier")
 
 
 def write_anomaly_model(
@@ -53,6 +65,56 @@ def write_anomaly_model(
         "architecture": {"name": ARCHITECTURE, "arguments": _listed(arguments)},
     }
     return write_model_folder(folder, tensors, completed, overwrite=overwrite)
+
+
+def import_pair(
+    first: Path | str,
+    second: Path | str,
+    model_id: str | None = None,
+    *,
+    callback: Callable[[int, int], None] | None = None,
+) -> InstalledModel:
+    """Install a model that is published as two files: they become one model folder.
+
+    Args:
+        first, second: the U-Net and the classifier, in either order.
+        model_id: id of the registry; needed where several models have the same architecture.
+        callback: callback(done, total) in files; may raise, which cancels and leaves nothing behind.
+    Raises: ModelError: not such a pair, not that model, or it is installed already.
+    """
+    found = {}
+    for number, path in enumerate((first, second)):
+        checkpoint = read_checkpoint(path, expect=PARTS)
+        found[checkpoint.kind] = checkpoint.tensors
+        if callback:
+            callback(number + 1, 3)
+    names = f"{Path(first).name} and {Path(second).name}"
+    if len(found) < 2:
+        raise ModelError(
+            f"{names} are the same half of a model. Give one file of a U-Net and one of a classifier."
+        )
+    tensors = {
+        f"{prefix}.{key}": tensor
+        for prefix, kind in zip(("unet", "classifier"), PARTS, strict=True)
+        for key, tensor in found[kind].items()
+    }
+    entries = [registered(model_id)] if model_id else list(registry().values())
+    problem: ModelError | None = None
+    for entry in entries:
+        if not entry.get("pair"):
+            continue
+        try:
+            networks = networks_from(tensors, entry, names)
+        except ModelError as error:
+            problem = error
+            continue
+        with installing(models_folder()):
+            write_anomaly_model(model_path(entry), *networks, card_of(entry))
+        if callback:
+            callback(3, 3)
+        return find_model(entry["id"])
+    ids = ", ".join(each["id"] for each in registry().values() if each.get("pair"))
+    raise problem or ModelError(f"{model_id} is not published as two files; these are: {ids}.")
 
 
 def networks_from(

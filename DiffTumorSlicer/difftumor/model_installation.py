@@ -37,6 +37,7 @@ from difftumor.model_registry import (
     model_path,
     models_folder,
     own_models,
+    pair_advice,
     pinned,
     registered,
     registry,
@@ -89,6 +90,8 @@ def download(
     entry = registered(model_id)
     if entry.get("bundled") or is_installed(entry):
         return find_model(model_id)
+    if entry.get("pair"):
+        raise ModelError(f"{model_id} is not offered at a stable address. {pair_advice(entry)}")
     if offline or is_offline():
         raise ModelError(
             f"{model_id} is not installed, and the network is off "
@@ -106,7 +109,7 @@ def download(
         )
     target = model_path(entry)
     part = part_of(target)
-    with _installing(target.parent):
+    with installing(target.parent):
         if is_installed(entry):  # by another program, while we asked
             return find_model(model_id)
         url = download_url(entry)
@@ -148,7 +151,7 @@ def import_file(
     entry = _entry_for(source, found, id)
     target = model_path(entry)
     part = target.with_name(target.name + ".import")
-    with _installing(target.parent):
+    with installing(target.parent):
         try:
             _copy(source, part, callback)
             _pin_and_place(entry, part, "imported", None)
@@ -200,7 +203,7 @@ def remove(model_id: str, *, forget: bool = False) -> int:
         raise ModelError(f"{model_id} is part of the program and is not removed.")
     folder = models_folder() / model_id
     names = [CARD_NAME, WEIGHTS_NAME]
-    if entry:
+    if entry and "file" in entry:
         target = model_path(entry)
         names = [target.name, part_of(target).name, part_of(target).name + ".json"]
         names += [RECORD_NAME] if forget else []
@@ -235,6 +238,10 @@ def _entry_for(source: Path, found: Identification, model_id: str | None) -> dic
                 f"{source.name} is {found.sentence}, not what {model_id} is ({entry['title']}). {remedy}"
             )
         return entry
+    halves = [each for each in registry().values() if found.kind in each.get("parts", ())]
+    if not fitting and halves:
+        advice = " Or: ".join(pair_advice(each) for each in halves)
+        raise ModelError(f"{source.name} is {found.sentence}, one half of a model. {advice}")
     if not fitting:
         raise ModelError(
             f"{source.name} is {found.sentence}; the registry has no place for it. "
@@ -273,7 +280,7 @@ def _import_folder(source: Path, name: str | None, callback: Callback | None) ->
             "give the new one another name with --id NAME."
         )
     temporary = target.with_name(f".{name}.import")
-    with _installing(models_folder()):
+    with installing(models_folder()):
         try:
             temporary.mkdir(exist_ok=True)
             _copy(source / WEIGHTS_NAME, temporary / WEIGHTS_NAME, callback)
@@ -349,7 +356,7 @@ def _copy(source: Path, target: Path, callback: Callback | None) -> None:
 
 
 @contextmanager
-def _installing(folder: Path) -> Iterator[None]:
+def installing(folder: Path) -> Iterator[None]:
     """Lock a folder while something is installed into it; faults of the disk become sentences."""
     try:
         with exclusive(folder / LOCK_NAME):

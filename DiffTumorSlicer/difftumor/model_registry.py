@@ -30,7 +30,15 @@ HUGGING_FACE = "https://huggingface.co/"
 CARD_FIELDS = (
     *("id", "title", "task", "organs", "tumor_types", "modality", "architecture", "T", "schedule"),
     *("spacing_mm", "crop_voxels", "window_hu", "intensity_range", "channel_order", "label_names"),
-    *("recommended", "autoencoder", "licence", "citation", "expected"),
+    *(
+        "healthy_index",
+        "preparation",
+        "recommended",
+        "autoencoder",
+        "licence",
+        "citation",
+        "expected",
+    ),
 )
 
 
@@ -79,9 +87,11 @@ def registered(model_id: str) -> dict[str, Any]:
 
 
 def model_path(entry: dict[str, Any]) -> Path:
-    """Where the model of an entry lies or would lie: a file, or the folder of a bundled model."""
+    """Where the model of an entry lies or would lie: a file, or the folder of a bundled model or a pair."""
     if entry.get("bundled"):
         return resources_folder() / "Models" / str(entry["id"])
+    if entry.get("pair"):
+        return models_folder() / str(entry["id"])
     return models_folder() / str(entry["id"]) / file_name(entry)
 
 
@@ -102,15 +112,22 @@ def pinned(entry: dict[str, Any]) -> dict[str, Any]:
 
     It stays when the file is removed, so that the next download is compared with the first.
     """
+    if is_folder(entry):
+        return {}  # its card tells
     path = model_path(entry).parent / RECORD_NAME
     record = read_json(path) if path.is_file() else {}
     return record if isinstance(record, dict) else {}
 
 
+def is_folder(entry: dict[str, Any]) -> bool:
+    """Whether the model of an entry is a model folder, not a published file."""
+    return bool(entry.get("bundled") or entry.get("pair"))
+
+
 def is_installed(entry: dict[str, Any]) -> bool:
     """Whether the model of an entry can be opened."""
     path = model_path(entry)
-    if entry.get("bundled"):
+    if is_folder(entry):
         return (path / CARD_NAME).is_file() and (path / WEIGHTS_NAME).is_file()
     return path.is_file() and "sha256" in pinned(entry)
 
@@ -193,6 +210,19 @@ def unknown(name: str) -> ModelError:
     )
 
 
+def pair_advice(entry: dict[str, Any]) -> str:
+    """How a model that is published as two files gets onto this computer."""
+    return (
+        f"Get its two files, the U-Net and the classifier, from {entry['page']} and run: "
+        f"difftumor models import UNET CLASSIFIER --id {entry['id']}"
+    )
+
+
+def card_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """What the registry tells of a model, as fields of model.json."""
+    return {key: entry[key] for key in CARD_FIELDS if key in entry}
+
+
 def _find_registered(entry: dict[str, Any]) -> InstalledModel:
     """Path and card of an installed entry."""
     model_id = entry["id"]
@@ -203,11 +233,13 @@ def _find_registered(entry: dict[str, Any]) -> InstalledModel:
                 f"({model_path(entry)}). Install the program again, or choose another model with "
                 "`difftumor models list`."
             )
+        if entry.get("pair"):
+            raise ModelError(f"{model_id} is not installed. {pair_advice(entry)}")
         raise ModelError(
             f"{model_id} is not installed. Get it with: difftumor models download {model_id} "
             f"(about {entry['approximate_bytes'] / 1e6:.0f} MB, licence {entry['licence']['name']})."
         )
-    if entry.get("bundled"):
+    if is_folder(entry):
         return _open_folder(model_path(entry))
     return InstalledModel(model_id, model_path(entry), _card(entry, pinned(entry)["sha256"]))
 
@@ -231,7 +263,7 @@ def _open_file(path: Path) -> InstalledModel:
 
 
 def _card(entry: dict[str, Any], sha256: str | None) -> dict[str, Any]:
-    card = {key: entry[key] for key in CARD_FIELDS if key in entry}
+    card = card_of(entry)
     return {**card, "sha256": sha256} if sha256 else card
 
 
@@ -242,8 +274,8 @@ def _registry_row(entry: dict[str, Any]) -> dict[str, Any]:
     try:
         installed = is_installed(entry)
         size = _weight_bytes(path) if installed else entry["approximate_bytes"]
-        # A bundled model's checksum is compared each time it is opened.
-        intact = bool(entry.get("bundled")) or is_unchanged(entry) if installed else None
+        # A model folder's checksum is compared each time it is opened.
+        intact = is_folder(entry) or is_unchanged(entry) if installed else None
     except ModelError as error:
         installed, size, intact, problem = False, entry["approximate_bytes"], None, str(error)
     row = _row(entry, path, entry["organs"])

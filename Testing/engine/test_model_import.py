@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from difftumor import models
+from difftumor import model_cards, model_registry, models
+from difftumor.anomaly_files import import_pair
+from difftumor.anomaly_models import load_anomaly_model
 from difftumor.checkpoints import identify, read_checkpoint, write_model_folder
 from difftumor.models import Identification, ModelError
+from difftumor.networks.guided_classifier import GuidedClassifierArguments
+from difftumor.networks.guided_unet import GuidedUNetArguments
 from Testing.engine.test_model_folders import synthesis_card, synthesis_tensors
+from Testing.tiny_anomaly import tiny_networks
 
 LIVER = "difftumor-liver-early"
 CONTENT = b"no real checkpoint, but nobody looks inside before it is opened" * 100
@@ -132,3 +140,82 @@ def test_a_real_synthetic_checkpoint_goes_all_the_way(tmp_path: Path):
     found = models.import_file(path, identify=identify)
     assert found.id == "difftumor-kidney-early"
     assert read_checkpoint(found.path, "difftumor_diffusion").facts["T"] == 4
+
+
+# Pairs: U-Net and classifier in two files
+
+
+PAIR = "wolleb-brats"
+
+
+@pytest.fixture
+def small_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, nn.Module]:
+    """The registry with very small networks in the place of the published ones."""
+    networks = tiny_networks(channels=4)
+    content = json.loads((models.resources_folder() / "models.json").read_text())
+    arguments = content["groups"]["wolleb"]["architecture"]["arguments"]
+    for name, network in zip(("unet", "classifier"), networks, strict=True):
+        arguments[name] = asdict(network.arguments)
+    resources = tmp_path / "resources"
+    resources.mkdir()
+    (resources / "models.json").write_text(json.dumps(content))
+    schema = models.resources_folder() / "model.schema.json"
+    (resources / schema.name).write_bytes(schema.read_bytes())
+    for module in (model_cards, model_registry, models):
+        monkeypatch.setattr(module, "resources_folder", lambda: resources)
+    return networks
+
+
+def saved(folder: Path, **networks: nn.Module) -> list[Path]:
+    """Bare state dicts, as the published training code writes them."""
+    paths = [folder / f"{name}.pt" for name in networks]
+    for path, network in zip(paths, networks.values(), strict=True):
+        torch.save(network.state_dict(), path)
+    return paths
+
+
+def test_the_registry_knows_the_published_shapes():
+    arguments = models.registry()[PAIR]["architecture"]["arguments"]
+    assert GuidedUNetArguments(**arguments["unet"]) == GuidedUNetArguments(256, 4)
+    assert GuidedClassifierArguments(**arguments["classifier"]) == GuidedClassifierArguments(256, 4)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("name", [None, PAIR])
+def test_a_pair_of_files_becomes_a_model_folder(tmp_path, small_pair, order, name):
+    unet, classifier = small_pair
+    paths = saved(tmp_path, unet=unet, classifier=classifier)
+    with pytest.raises(ModelError, match=r"is not installed. Get its two files.*https://www.drop"):
+        models.find_model(PAIR)
+    found = import_pair(*paths[::order], name)
+    assert found.id == PAIR
+    assert found.card["healthy_index"] == 0
+    model = load_anomaly_model(PAIR, "cpu", {}, lambda *_: None)
+    assert torch.equal(model.unet.out[2].weight, unet.out[2].weight)
+    assert torch.equal(model.classifier.out[2].c_proj.bias, classifier.out[2].c_proj.bias)
+    assert model.slice_format.transposed
+    row = next(each for each in models.list_models() if each["id"] == PAIR)
+    assert (row["installed"], row["verified"]) == (True, True)
+    assert models.verify(PAIR) == found.card["sha256"]
+    assert models.remove(PAIR) > 0
+    assert not found.path.exists()
+
+
+def test_halves_and_strangers_are_no_pair(tmp_path, small_pair):
+    unet, classifier = small_pair
+    other = tiny_networks(channels=4, size=64)[1]
+    paths = saved(tmp_path, unet=unet, classifier=classifier, other=other)
+    with pytest.raises(ModelError, match=r"one half of a model.*models import UNET CLASSIFIER"):
+        models.import_file(paths[0], identify=identify)
+    with pytest.raises(ModelError, match="same half of a model"):
+        import_pair(paths[0], paths[0])
+    with pytest.raises(ModelError, match="does not fit its architecture"):
+        import_pair(paths[0], paths[2])
+    with pytest.raises(ModelError, match=r"not published as two files.*wolleb-brats"):
+        import_pair(*paths[:2], LIVER)
+    with pytest.raises(ModelError, match="stable address"):
+        models.download(PAIR, accept_licence=True)
+    assert not (models.models_folder() / PAIR).exists()
+    import_pair(*paths[:2])
+    with pytest.raises(ModelError, match="exists"):
+        import_pair(*paths[:2])

@@ -8,12 +8,14 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difftumor.anomaly_maps import difference, otsu_threshold
 from difftumor.guided_sampling import (
     Denoise,
     add_first_noise,
@@ -30,6 +32,8 @@ from Testing.weight_filler import fill
 
 SMALL = Path(__file__).parents[1] / "parity" / "anomaly"
 TOLERANCE = 1e-5
+MAP_TOLERANCE = 1e-3  # of the maximum, which is a hundredth of the image's
+LOOSE = 1e-2  # a reconstruction that rounding moves by more has no map to compare
 
 Load = Callable[[str], dict[str, Tensor]]
 
@@ -196,6 +200,28 @@ def recording(denoise: Denoise, seen: list[Tensor]) -> Denoise:
     return record
 
 
+def check_map(x: Tensor, result: Tensor, expected: dict[str, Tensor], run: str) -> None:
+    """The published map of a reconstruction, and what its two thresholds mark."""
+    heat = difference("absolute", x.numpy(), result.numpy(), None, np.ones(x.shape[1]))[0]
+    otsu = otsu_threshold(heat)
+    assert otsu == pytest.approx(expected[f"{run}_otsu"].item(), rel=1e-2)
+    scaled = (heat - heat.min()) / (heat.max() - heat.min())
+    masks = {"maskotsu": heat > expected[f"{run}_otsu"].item(), "mask35": scaled > 0.35}
+    few = heat.size // 200  # pixels next to the threshold may flip
+    if f"{run}_map" in expected:
+        wanted = expected[f"{run}_map"]
+        assert deviation(torch.from_numpy(heat), wanted) < MAP_TOLERANCE
+        for name, mask in masks.items():
+            assert np.count_nonzero(mask != expected[f"{run}_{name}"].numpy()) <= few, name
+    else:
+        wanted = expected[f"{run}_map_s2"]
+        assert deviation(torch.from_numpy(heat[::2, ::2]), wanted) < MAP_TOLERANCE
+        assert heat.mean() == pytest.approx(expected[f"{run}_map_mean"].item(), rel=1e-4)
+        for name, mask in masks.items():
+            share = expected[f"{run}_{name}_area"].item()
+            assert abs(mask.sum() - share * mask.size) <= few, name
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline[0])
 def test_encoding_and_guided_decoding_as_published(pipeline, load, small):
     name, steps, level, of_latent, of_result = pipeline
@@ -222,5 +248,106 @@ def test_encoding_and_guided_decoding_as_published(pipeline, load, small):
             reference_compat=True, **options,
         )  # fmt: skip
         assert deviation(result, expected[f"{run}_rec"]) < of_result, run
+        if f"{run}_map" in expected and of_result < LOOSE:
+            check_map(x, result, expected, run)
         if not run.startswith("nonoise"):
             assert deviation(seen[1], expected[f"{run}_first_decode"]) < of_latent
+
+
+# The full-size networks.  What is dear beside what it adds is left to `make soak`.
+DEAR = pytest.mark.soak
+
+
+@pytest.fixture(scope="module")
+def all_threads(one_thread: None) -> Iterator[None]:
+    """The tolerances of short chains do not need one thread."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def brats(all_threads: None) -> tuple[GuidedUNet, GuidedClassifier]:
+    return networks("brats256")
+
+
+@pytest.fixture(scope="module")
+def slice_247(shared: Path) -> Tensor:
+    """The slice of Wolleb's repository that the fixtures were made of, (1, 4, 256, 256)."""
+    folder = shared / "data/mr_brats2020_wolleb/testing/000247"
+    files = {path.name.split("_")[3]: path for path in folder.glob("*.nii.gz")}
+    planes = [nib.load(files[name]).get_fdata().squeeze() for name in ("t1", "t1ce", "t2", "flair")]
+    return F.pad(torch.from_numpy(np.stack(planes)).float()[None], (8, 8, 8, 8))
+
+
+def check_evaluation(
+    pair: tuple[GuidedUNet, GuidedClassifier],
+    x: Tensor,
+    t: int,
+    expected: dict[str, Tensor],
+    stride: int,
+    schedule: Schedule,
+) -> None:
+    """Compare one evaluation with a fixture that holds every n-th pixel."""
+    unet, classifier = pair
+    times = torch.tensor([t])
+    x_t = schedule.q_sample(x, times, noise(1234, x.shape))
+    with torch.no_grad():
+        output = unet(x_t, times, torch.tensor([0]))
+    mean, v = output.chunk(2, dim=1)
+    # The network was run: what follows from its output need not run it again.
+    levels = respace(linear_betas(1000), 1000)
+    x_0, _ = predict(lambda *_: mean, x_t, t, levels)
+    upwards = encode(lambda *_: mean, x_t, levels, t + 1, start=t)
+    gradient = class_gradient(classifier, x_t, times, 0)
+    logits = classifier(x_t, times)
+    planes = {
+        "xt": x_t,
+        "net": output,
+        "pred_xstart": x_0,
+        "log_variance": log_variance(v, times, schedule),
+        "reverse_next": upwards,
+        "grad": gradient,
+    }
+    for name, got in planes.items():
+        wanted = expected[f"t{t}_{name}"]
+        assert deviation(got[..., ::stride, ::stride], wanted) < TOLERANCE, name
+    assert deviation(logits, expected[f"t{t}_logits"]) < TOLERANCE
+    assert deviation(logits.log_softmax(-1), expected[f"t{t}_logprob"]) < TOLERANCE
+    flat, flat_gradient = output[0].flatten(1), gradient[0].flatten(1)
+    assert deviation(flat.mean(1), expected[f"t{t}_net_chan_mean"]) < TOLERANCE
+    assert deviation(flat.std(1), expected[f"t{t}_net_chan_std"]) < TOLERANCE
+    assert deviation(flat_gradient.std(1), expected[f"t{t}_grad_chan_std"]) < TOLERANCE
+    assert gradient.abs().max() == pytest.approx(expected[f"t{t}_grad_absmax"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("t", [pytest.param(100, marks=DEAR), 500])
+def test_one_evaluation_of_the_full_size_ct_networks(t, load, schedule, all_threads):
+    expected = load("ct128_single_stride2.npz")
+    unet, classifier = UNETS["unet_ct128"], CLASSIFIERS["classifier_ct128_w64"]
+    pair = ready(GuidedUNet(unet)), ready(GuidedClassifier(classifier))
+    check_evaluation(pair, expected["x"], t, expected, 2, schedule)
+
+
+@pytest.mark.parametrize("t", [pytest.param(100, marks=DEAR), 500])
+def test_one_evaluation_of_the_full_size_brats_networks(t, load, schedule, brats, slice_247):
+    expected = load("brats256_single_stride4.npz")
+    assert deviation(slice_247[0, :, ::4, ::4], expected["x_s4"]) < 1e-6
+    assert slice_247.sum().item() == pytest.approx(expected["x_sum"].item(), rel=1e-5)
+    check_evaluation(brats, slice_247, t, expected, 4, schedule)
+
+
+@pytest.mark.parametrize("scale", [100, pytest.param(1000, marks=DEAR)])
+def test_pipeline_of_the_full_size_brats_networks(scale, load, brats, slice_247):
+    expected = load("brats256_pipeline_ddim50_L3_mapped.npz")
+    denoise, guide = callables(*brats)
+    levels = respace(linear_betas(1000), 50)
+    start = add_first_noise(slice_247, noise(4321, slice_247.shape), levels)
+    latent = encode(denoise, start, levels, 3, start=1)
+    assert deviation(latent[..., ::4, ::4], expected["latent_s4"]) < 1e-4
+    result = decode(
+        denoise, guide, latent, levels, 3, scale,
+        reference_compat=True, guide_timesteps=levels.timesteps,
+    )  # fmt: skip
+    assert deviation(result[..., ::4, ::4], expected[f"S{scale}_rec_s4"]) < 1e-4
+    check_map(slice_247, result, expected, f"S{scale}")

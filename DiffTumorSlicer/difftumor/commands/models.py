@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from difftumor import models
+from difftumor.anomaly_files import import_pair
 from difftumor.checkpoints import identify
 from difftumor.console import Reporter, say
 
@@ -79,10 +80,14 @@ class Download:
 
 @dataclass(kw_only=True)
 class Import:
-    """Install a model from a file or model folder on disk."""
+    """Install a model from a file, a pair of files or a model folder on disk."""
 
     file: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]]
     """A published file, or a model folder made by the training programs."""
+    second: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="SECOND_FILE")]] = (
+        None
+    )
+    """The classifier's file, for an anomaly model that is published as U-Net and classifier."""
     id: str | None = None
     """Which model it is, where the file does not tell."""
     quiet: bool = False
@@ -91,6 +96,15 @@ class Import:
     def run(self) -> int:
         """Do it; returns the exit code."""
         with Reporter(self.quiet) as reporter:
+            if self.second is not None:
+                pair = import_pair(
+                    self.file,
+                    self.second,
+                    self.id,
+                    callback=lambda done, total: reporter("reading", done, total),
+                )
+                say(f"{pair.id} is installed in {pair.path}")
+                return 0
             installed = models.import_file(
                 self.file,
                 self.id,
