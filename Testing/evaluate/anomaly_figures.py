@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class Gate:
     floor: float
 
 
-def organ_rule(slices: Slices, signs: NDArray[np.float32], sigma_mm: float) -> Planes:
+def organ_rule(slices: Slices, signs: Sequence[float], sigma_mm: float) -> Planes:
     """A map without any network: median of the organ minus the pixel, smoothed, positive part, summed over channels.
 
     Args:

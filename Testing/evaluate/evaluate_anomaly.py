@@ -12,17 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from anomaly_choice import choose, choose_rule
+from anomaly_choice import RULES, choose, choose_rule
 from anomaly_figures import Slices, dices_35, interval, marks, measure, organ_rule
 from anomaly_methods import Rewritings, Settings
 from anomaly_pictures import draw_examples, draw_grid
 
-from difftumor.anomaly_maps import direction_signs
 from difftumor.anomaly_models import AnomalyModel, load_anomaly_model
 from training import slices as slice_program
 from training.measures import auroc
@@ -93,17 +93,18 @@ def test_slices(model: AnomalyModel, folder: Path, split: str, patients: int, mo
     )
 
 
-def compare(made: Rewritings, settings: Settings, rule_sigma_mm: float) -> dict[str, Any]:
+def compare(
+    made: Rewritings, settings: Settings, rule: tuple[Sequence[float], float]
+) -> dict[str, Any]:
     """The table: recommended settings, then what they are compared with; all behind the same gate by probability."""
     slices = made.slices
-    signs = direction_signs(settings.direction, slices.images.shape[1])
     methods = {
         "recommended": made.maps(settings),
         "S = 0": made.maps(replace(settings, guidance_scale=0.0, map_kind="one-sided")),
         "papers' map |x - x_hat|": made.maps(
             replace(settings, map_kind="absolute", smoothing_mm=0.0)
         ),
-        "no network: organ median - pixel": organ_rule(slices, signs, rule_sigma_mm),
+        "no network: organ median - pixel": organ_rule(slices, *rule),
     }
     rows: dict[str, Any] = {}
     ill = slices.diseased
@@ -173,12 +174,11 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
     settings = Settings.recommended(model)
     if chosen.choose:
         settings = choose(made, settings, say)
-    signs = direction_signs(settings.direction, slices.images.shape[1])
-    sigma = model.card["extra"].get("rule_smoothing_mm", 3.0)
+    signs, sigma = model.card["extra"].get("rule", (RULES[model.channels][0], 3.0))
     if chosen.choose:
-        sigma = choose_rule(slices, signs)
-        say(f"rule without a network: smoothed by {sigma:g} mm")
-    rows = compare(made, settings, sigma)
+        signs, sigma = choose_rule(slices)
+    say(f"rule without a network: channels {list(signs)}, smoothed by {sigma:g} mm")
+    rows = compare(made, settings, (signs, sigma))
     print_table(rows)
     best = rows["recommended"]
     met = {key: (best[key] - goal) * sign >= 0 for key, (goal, sign) in TARGETS.items()}
@@ -191,7 +191,7 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
         "model": model.facts,
         "split": split,
         "settings": json.loads(json.dumps(settings, default=vars)),
-        "rule_smoothing_mm": sigma,
+        "rule": [list(signs), sigma],
         "slices": {"diseased": int(slices.diseased.sum()), "healthy": int((~slices.diseased).sum()),
                    "with look-alikes": int(slices.with_look_alikes.sum()),
                    "patients": len(np.unique(slices.patient))},
