@@ -145,8 +145,10 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             isinstance(entry.get(k), str) for k in ("path", "sha256")
         ):
             raise SidecarError(f"{path} is damaged: the input '{role}' has no path or no SHA-256.")
-    if "scan" not in content["inputs"] or not isinstance(
+    # A synthesis has one scan; an anomaly map has its images by name.
+    images = {"scan"} if content["task"] == "synthesis" else set(content["inputs"]) - {"organ"}
+    if not images & set(content["inputs"]) or not isinstance(
         content["result"].get("output_sha256"), str
     ):
-        raise SidecarError(f"{path} is damaged: it names no scan or no SHA-256 of the result.")
+        raise SidecarError(f"{path} is damaged: it names no image or no SHA-256 of the result.")
     return content

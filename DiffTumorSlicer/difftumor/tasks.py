@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difftumor.anomaly import AnomalyError, AnomalyResult, compute_anomaly
+from difftumor.anomaly_models import load_anomaly_model
 from difftumor.checkpoints import identify
 from difftumor.doctor import examine
 from difftumor.generators import load_generator
 from difftumor.grids import Grid
-from difftumor.parameters import SynthesisParameters, from_dict
-from difftumor.protocol import read_array, write_array
+from difftumor.mr_images import check_same_geometry
+from difftumor.parameters import AnomalyParameters, SynthesisParameters, from_dict
+from difftumor.protocol import read_array, write_array, write_partial
 from difftumor.provenance import image_hash, versions
 from difftumor.synthesis import Callback, SynthesisResult, synthesize
 from difftumor.tumor_shapes import TumorShape
@@ -87,6 +92,118 @@ def synthesis(request: dict[str, Any], folder: Path, context: Context) -> dict[s
     }
 
 
+def run_anomaly(
+    images: Mapping[str, NDArray[np.generic]],
+    grid: Grid,
+    organ: NDArray[np.bool_] | None,
+    parameters: AnomalyParameters,
+    device: str,
+    cache: MutableMapping[str, Any],
+    callback: Callback,
+    on_partial: Callable[[AnomalyResult, dict[str, Any], str], None] | None = None,
+) -> tuple[AnomalyResult, dict[str, Any], str]:
+    """Load the model (or take it from the cache) and make a heat map; arguments as of `compute_anomaly`.
+
+    Returns: the result, the model's facts (id, title, sha256), and the device that computed. `on_partial` is called
+        with the same three.
+    """
+    model = load_anomaly_model(parameters.model, device, cache, callback)
+
+    def keep(result: AnomalyResult) -> None:
+        if on_partial is not None:
+            on_partial(result, model.facts, model.device_name)
+
+    partial = keep if on_partial is not None else None
+    result = compute_anomaly(images, grid, organ, parameters, model, callback, cache, partial)
+    return result, model.facts, model.device_name
+
+
+def anomaly(request: dict[str, Any], folder: Path, context: Context) -> dict[str, Any]:
+    """Worker task: arrays `image_<name>` and (optionally) `organ` in; of a box `map`, `scaled`, `mask` and
+    `healthy_<name>` out, as `AnomalyResult` describes them.
+
+    Finished slices are left behind as a partial result: the same arrays, and what is returned here without the
+    hashes.
+
+    Args:
+        request: {"parameters": AnomalyParameters as a dictionary, "affine": 4 x 4 (IJK to RAS mm), "device": name},
+            optionally "affines": {name: 4 x 4}, checked to be one geometry.
+        folder: where the arrays lie.
+        context: progress, cancel, and the cache that keeps models and encodings between requests.
+
+    Returns: what `AnomalyResult.facts` says, and "model", "device", "versions", "sha256" of "image_<name>", "organ"
+        and "output" (the scaled map on the whole grid).
+    """
+    prefix = "image_"
+    names = sorted(path.stem.removeprefix(prefix) for path in folder.glob(f"{prefix}*.npy"))
+    images = {name: read_array(folder, prefix + name, mapped=True) for name in names}
+    if not images:
+        raise AnomalyError("the request has no image. Choose a CT, or the sequences of the model.")
+    grids = {
+        name: Grid(image.shape, np.asarray(request.get("affines", {}).get(name, request["affine"])))  # type: ignore[arg-type]
+        for name, image in images.items()
+    }
+    check_same_geometry(grids)
+    grid = grids[names[0]]
+    organ = None
+    if (folder / "organ.npy").is_file():
+        organ = read_array(folder, "organ", mapped=True).astype(bool)
+    wrote = Pacer()
+
+    def leave(result: AnomalyResult, model: dict[str, Any], device: str) -> None:
+        with wrote.if_due() as due:
+            if due:
+                told = {"model": model, "device": device, "versions": versions()}
+                write_partial(folder, {**result.facts(), **told}, _anomaly_arrays(result))
+
+    result, model, device = run_anomaly(
+        images,
+        grid,
+        organ,
+        from_dict(AnomalyParameters, request["parameters"]),
+        request.get("device", "auto"),
+        context.cache,
+        context.progress,
+        leave,
+    )
+    context.progress("describing the result", 0, 1)
+    hashes = {prefix + name: image_hash(image, grid.affine) for name, image in images.items()}
+    hashes["output"] = image_hash(result.scaled_map, grid.affine)
+    if organ is not None:
+        hashes["organ"] = image_hash(organ, grid.affine)
+    for name, array in _anomaly_arrays(result).items():
+        write_array(folder, name, array)
+    told = {"model": model, "device": device, "versions": versions(), "sha256": hashes}
+    return {**result.facts(), **told}
+
+
+def _anomaly_arrays(result: AnomalyResult) -> dict[str, NDArray[Any]]:
+    """Arrays of an anomaly answer, all of `result.box`."""
+    healthy = {f"healthy_{name}": patch for name, patch in result.healthy_box.items()}
+    return {
+        "map": result.map_box,
+        "scaled": result.scaled_box,
+        "mask": result.mask_box.astype(np.uint8),
+        **healthy,
+    }
+
+
+class Pacer:
+    """Keeps what is done on the side to a tenth of the time."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    @contextmanager
+    def if_due(self) -> Iterator[bool]:
+        """Tell whether it may be done now; measures how long it takes."""
+        start = time.monotonic()
+        yield start >= self._next
+        took = time.monotonic() - start
+        if start >= self._next:
+            self._next = start + 10 * took
+
+
 def identify_model(request: dict[str, Any], _folder: Path, _context: Context) -> dict[str, Any]:
     """Worker task: what the file or folder {"path": ...} is (`checkpoints.identify`)."""
     return asdict(identify(request["path"]))
@@ -98,6 +215,7 @@ def doctor(_request: dict[str, Any], _folder: Path, _context: Context) -> dict[s
 
 
 TASKS: dict[str, Callable[[dict[str, Any], Path, Context], dict[str, Any]]] = {
+    "anomaly": anomaly,
     "doctor": doctor,
     "identify_model": identify_model,
     "synthesis": synthesis,
