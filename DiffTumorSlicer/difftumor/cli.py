@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import tyro
 
+from difftumor.commands.anomaly import Anomaly
 from difftumor.commands.common import UsageError
 from difftumor.commands.demo import Demo
 from difftumor.commands.doctor import Doctor
@@ -25,6 +26,7 @@ Command = (
     Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[MakePhantom, tyro.conf.subcommand("phantom")]
+    | Annotated[Anomaly, tyro.conf.subcommand("anomaly")]
     | Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]

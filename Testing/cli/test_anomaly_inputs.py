@@ -149,8 +149,7 @@ def test_a_case_is_read_with_its_organ_and_described(tmp_path):
         read = read_case(case, "MR", None, reporter)
     assert list(read.arrays) == ["t1", "flair"]
     assert read.organ.sum() == 48
-    assert list(read.described) == ["scan", "flair", "organ"]
-    assert read.described["scan"]["channel"] == "t1"
+    assert list(read.described) == ["t1", "flair", "organ"]
     assert read.described["organ"]["label"] == 3
     assert all(len(entry["sha256"]) == 64 for entry in read.described.values())
 

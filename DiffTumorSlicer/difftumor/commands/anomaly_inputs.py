@@ -42,21 +42,29 @@ class CaseImages:
     """Images of one patient, read.
 
     Attributes:
-        first: the image whose grid, header and voxel type the outputs take.
-        arrays: channel of the model -> (I, J, K).
+        volumes: channel of the model -> image; all on one grid.
         organ: bool (I, J, K), or None.
         described: what a side-car says of the inputs.
     """
 
-    first: Volume
-    arrays: dict[str, NDArray[Any]]
+    volumes: dict[str, Volume]
     organ: NDArray[np.bool_] | None
     described: dict[str, dict[str, Any]]
 
     @property
+    def first(self) -> Volume:
+        """The image whose grid and header the outputs take."""
+        return next(iter(self.volumes.values()))
+
+    @property
     def grid(self) -> Grid:
-        """Geometry of all arrays."""
+        """Geometry of all images."""
         return self.first.grid
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Voxels (I, J, K) by channel."""
+        return {channel: volume.array for channel, volume in self.volumes.items()}
 
 
 def assign_channels(words: Sequence[str], channels: Sequence[str]) -> dict[str, Path]:
@@ -130,11 +138,9 @@ def read_case(case: Case, modality: str, series: str | None, reporter: Reporter)
     first = next(iter(volumes.values()))
     organ, organ_path, label = read_organ(case.organ, first, reporter)
     described = {}
-    for number, (channel, volume) in enumerate(volumes.items()):
-        role = channel if number else "scan"  # every reader of side-cars looks for "scan"
-        described[role] = {
+    for channel, volume in volumes.items():
+        described[channel] = {
             "path": str(case.files[channel].resolve()),
-            "channel": channel,
             **({"series": series} if series is not None else {}),
             "sha256": image_hash(volume.array, volume.affine),
             "shape": list(volume.grid.shape),
@@ -146,8 +152,7 @@ def read_case(case: Case, modality: str, series: str | None, reporter: Reporter)
             "label": label,
             "sha256": image_hash(organ, first.affine),
         }
-    arrays = {channel: volume.array for channel, volume in volumes.items()}
-    return CaseImages(first, arrays, organ, described)
+    return CaseImages(volumes, organ, described)
 
 
 def cases_in(folder: Path, channels: Sequence[str], organ: str | None) -> list[Case]:

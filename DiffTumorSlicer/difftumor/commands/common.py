@@ -49,19 +49,25 @@ def read_organ(
     return mask, path, label
 
 
-def tell_device(device: str, model: str, reporter: Reporter) -> None:
+SYNTHESIS_TIME = (
+    "two cores: about 5 s for an early tumor, half a minute with a T = 200 model and 50 steps"
+)
+
+
+def tell_device(
+    device: str, model: str, reporter: Reporter, expected: str = SYNTHESIS_TIME
+) -> None:
     """Check the device, and say so where we chose the CPU: it is never a silent fallback.
 
+    Args:
+        expected: what is known of the time on a CPU.
     Raises: DeviceError: there is no such device, or it cannot compute.
     """
     if model == MODELLED and device == "auto":
         return
     chosen = resolve_device(device, note=reporter.note)
     if device == "auto" and chosen.type == "cpu":
-        reporter.note(
-            "No GPU was found; computing on the CPU (two cores: about 5 s for an early tumor, half a minute "
-            "with a T = 200 model and 50 steps)."
-        )
+        reporter.note(f"No GPU was found; computing on the CPU ({expected}).")
 
 
 def organ_of_label(label: int | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`difftumor demo`: synthetic tumors in a phantom, and in a CT if one is given; a page to look at."""
+"""`difftumor demo`: synthetic tumors in a phantom (and in a CT), and heat maps; a page to look at."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from difftumor.commands.common import CommonOptions, read_scan, tell_device
+from difftumor.commands.demo_anomaly import show, trials
 from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter, say
@@ -33,7 +34,7 @@ ROTATION_DEG = (10.0, 20.0, 30.0)
 
 @dataclass(kw_only=True)
 class Demo(CommonOptions):
-    """Synthesize a liver, a pancreas and a kidney tumor in a phantom, and one tumor in your CT."""
+    """Synthesize tumors in a phantom and in your CT, and find the lesions of a phantom on heat maps."""
 
     out: Path = Path("demo-output")
     """Folder for images, side-cars and the page index.html."""
@@ -50,8 +51,10 @@ class Demo(CommonOptions):
             model = chosen_model(reporter)
             tell_device(self.device, model, reporter)
             wanted = list(self.wanted(model, reporter))
+            maps = trials(self.out, reporter)
             pages = [self.out / "index.html", *(picture_of(command.out) for command, _ in wanted)]
-            self.check(pages, wanted)
+            pages += [trial.picture for trial in maps]
+            self.check(pages, wanted, [path for trial in maps for path in trial.files])
             reporter("making the phantom", 0, 1)
             phantom = make_abdomen(PHANTOM_SEED, orientation="LPS")
             write_phantom(phantom, phantom_paths(self.case), overwrite=self.overwrite)
@@ -64,8 +67,12 @@ class Demo(CommonOptions):
                     title,
                 )
             rows = [self.one(command, title, cache, reporter) for command, title in wanted]
+            sections = [
+                show(trial, self.device, cache, reporter, overwrite=self.overwrite)
+                for trial in maps
+            ]
         with staged(pages[:1], overwrite=self.overwrite) as paths:
-            paths[0].write_text(page_text(rows), encoding="utf-8")
+            paths[0].write_text(page_text(rows, sections), encoding="utf-8")
         say(f"Open {pages[0].resolve()} in a browser; images and side-cars lie beside it.")
         return 0
 
@@ -84,7 +91,9 @@ class Demo(CommonOptions):
             place = self.center or even_place(volume.array, volume.grid)
             yield self.command(self.ct, "ct-synthetic.nii.gz", model, place), "your CT"
 
-    def check(self, pages: list[Path], wanted: list[tuple[Synthesize, str]]) -> None:
+    def check(
+        self, pages: list[Path], wanted: list[tuple[Synthesize, str]], others: list[Path]
+    ) -> None:
         """Refuse what cannot be written before anything is computed.
 
         Raises: VolumeError, FileExistsError, FileNotFoundError: see `outputs.check_outputs`.
@@ -96,7 +105,9 @@ class Demo(CommonOptions):
                 )
         images = [path for command, _ in wanted for path in (command.out, command.mask_out)]
         inputs = [self.ct] if self.ct is not None else []
-        check_outputs([*images, *phantom_paths(self.case)], inputs, overwrite=self.overwrite)
+        check_outputs(
+            [*images, *phantom_paths(self.case), *others], inputs, overwrite=self.overwrite
+        )
 
     def command(
         self, ct: Path, name: str, model: str, center: tuple[float, float, float]
@@ -179,8 +190,8 @@ def even_place(array: NDArray[np.generic], grid: Grid) -> tuple[float, float, fl
     return deepest_point(largest, coarse)
 
 
-def page_text(rows: list[dict[str, Any]]) -> str:
-    """The page: one section per synthesis, without anything loaded from outside."""
+def page_text(rows: list[dict[str, Any]], heat_maps: list[str]) -> str:
+    """The page: one section per synthesis and heat map, without anything loaded from outside."""
     sections = []
     for row in rows:
         lesion = row["facts"]["result"]["lesions"][0]
@@ -198,5 +209,7 @@ def page_text(rows: list[dict[str, Any]]) -> str:
         "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}"
         "img{width:100%;background:#000}.notice{background:#fff3cd;padding:.7rem 1rem;border-left:4px solid #d39e00}"
         "</style><h1>Synthetic tumors</h1>"
-        f"<p class='notice'>{SYNTHETIC_NOTICE}</p>{''.join(sections)}</html>\n"
+        f"<p class='notice'>{SYNTHETIC_NOTICE}</p>{''.join(sections)}"
+        + (f"<h1>Anomaly heat maps</h1>{''.join(heat_maps)}" if heat_maps else "")
+        + "</html>\n"
     )

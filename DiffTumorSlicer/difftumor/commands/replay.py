@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from difftumor.commands.common import CommonOptions, read_scan, tell_device
+from difftumor.commands.common import CommonOptions, UsageError, read_scan, tell_device
 from difftumor.commands.synthesize import volume_with_tumors
 from difftumor.console import Reporter, say
 from difftumor.outputs import check_outputs, staged
@@ -42,12 +42,24 @@ class Replay(CommonOptions):
     """The organ mask, if it is no longer where the side-car says."""
     model: str | None = None
     """The model, if it is no longer where the side-car says."""
+    images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="t1=PATH...")] = ()
+    """Several input images of an anomaly map, if they are no longer where the side-car says."""
     mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Tumor mask, 0/1."""
+    """Tumor mask, or what an anomaly map marks, 0/1."""
+    raw_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Anomaly map before scaling."""
+    counterfactual_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Image rewritten as healthy."""
 
     def run(self) -> int:
         """Do it; returns the exit code."""
         content = read_sidecar(self.sidecar)
+        if content["task"] == "anomaly":
+            from difftumor.commands.anomaly_replay import replay_anomaly
+
+            return replay_anomaly(self, content)
+        if self.images or self.raw_out or self.counterfactual_out:
+            raise UsageError("--images, --raw-out and --counterfactual-out belong to anomaly maps")
         if content["task"] != "synthesis":
             raise SidecarError(f"results of the task '{content['task']}' cannot be made again yet")
         outputs = [self.out, *([self.mask_out] if self.mask_out else []), sidecar_path(self.out)]

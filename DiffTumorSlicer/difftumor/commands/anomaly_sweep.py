@@ -1,0 +1,148 @@
+"""The sweep of `difftumor anomaly`: one slice, every N with every S, as in figures 2 and 3 of Babaei et al."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from difftumor.anomaly import AnomalyResult, compute_anomaly
+from difftumor.anomaly_models import AnomalyModel
+from difftumor.anomaly_sheet import Cell, shown_plane, shown_slice
+from difftumor.anomaly_slices import prepare
+from difftumor.commands.anomaly_inputs import CaseImages
+from difftumor.commands.common import UsageError
+from difftumor.parameters import AnomalyParameters
+
+Callback = Callable[[str, int, int], None]
+
+
+def parsed_numbers(text: str, kind: type, option: str) -> list[Any]:
+    """`250,500` -> [250, 500], ascending, each once.
+
+    Raises: UsageError: not a list of numbers.
+    """
+    try:
+        numbers = sorted({kind(word) for word in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers:
+        what = "whole numbers" if kind is int else "numbers"
+        raise UsageError(f"{option} takes {what} separated by commas, as in 100,250; got {text!r}")
+    return numbers
+
+
+def slice_to_show(
+    result: AnomalyResult | None,
+    images: CaseImages,
+    parameters: AnomalyParameters,
+    model: AnomalyModel,
+) -> int:
+    """Where the sweep looks: at the slice with most marked, else at the one that the classifier suspects most."""
+    if result is not None and result.slices:
+        return max(
+            result.slices, key=lambda row: (row["area_mm2"], row["probability"], row["map_max"])
+        )["index"]  # type: ignore[no-any-return]
+    stack = prepare(
+        images.arrays,
+        images.grid,
+        images.organ,
+        model.slice_format,
+        parameters.plane,
+        parameters.slices,
+    )
+    suspicion = model.probability_of_disease(torch.from_numpy(stack.images))
+    return stack.indices[int(suspicion.argmax())]
+
+
+def sweep(
+    images: CaseImages,
+    parameters: AnomalyParameters,
+    model: AnomalyModel,
+    levels: list[int],
+    scales: list[float],
+    index: int,
+    cache: MutableMapping[str, Any],
+    callback: Callback,
+) -> tuple[dict[tuple[int, float], Cell], list[dict[str, Any]]]:
+    """Compute a slice for every pair of N and S.
+
+    The largest N comes first, so that its encoding serves the smaller ones. The gate is off: the sheet is for
+    looking at what N and S do, also where the classifier calls the slice healthy.
+
+    Returns: cells of the sheet, and rows for the report.
+    """
+    cells: dict[tuple[int, float], Cell] = {}
+    rows = []
+    for level in sorted(levels, reverse=True):
+        for scale in scales:
+
+            def report(stage: str, done: int, total: int, at: int = len(cells)) -> None:
+                if total:  # a pair among all pairs
+                    pairs = len(levels) * len(scales)
+                    callback("sweep over N and S", round(100 * (at + done / total) / pairs), 100)
+                else:
+                    callback(stage, done, total)
+
+            asked = replace(
+                parameters,
+                noise_level=level,
+                guidance_scale=scale,
+                slices=(index, index + 1),
+                gate=False,
+            )
+            result = compute_anomaly(
+                images.arrays, images.grid, images.organ, asked, model, report, cache
+            )
+            cells[level, scale] = _cell(result, parameters, index)
+            row = result.slices[0]
+            rows.append(
+                {
+                    "noise_level": level,
+                    "guidance_scale": scale,
+                    "index": index,
+                    "probability": row["probability"],
+                    "map_max": row["map_max"],
+                    "area_mm2": row["area_mm2"],
+                    "threshold": row["threshold"],
+                }
+            )
+    return cells, sorted(rows, key=lambda row: (row["noise_level"], row["guidance_scale"]))
+
+
+def _cell(result: AnomalyResult, parameters: AnomalyParameters, index: int) -> Cell:
+    grid, plane = result.grid, parameters.plane
+    healthy = next(iter(result.counterfactuals.values()))
+    return Cell(
+        heat=shown_plane(result.scaled_map, grid, plane, index)[0],
+        marked=shown_plane(result.mask, grid, plane, index)[0],
+        healthy=shown_plane(healthy, grid, plane, index)[0],
+        highest=float(result.slices[0]["map_max"]),
+    )
+
+
+def sheet_of(
+    images: CaseImages,
+    parameters: AnomalyParameters,
+    model: AnomalyModel,
+    cells: dict[tuple[int, float], Cell],
+    index: int,
+    probability: float,
+    name: str,
+) -> dict[str, Any]:
+    """Keyword arguments of `anomaly_sheet.write_sheet`."""
+    first = images.first
+    window = model.window_hu
+    shown = shown_slice(first.array, first.grid, parameters.plane, index, images.organ, window)
+    rule = "Otsu's threshold of each map"
+    if parameters.threshold_rule == "fixed":
+        rule = f"above {parameters.threshold:.0%} of the scaled map"
+    return {
+        "shown": shown,
+        "cells": cells,
+        "title": f"{name}, {parameters.plane} slice {index}",
+        "subtitle": f"{model.facts['title']}; classifier: probability of disease {probability:.2f}",
+        "threshold": rule,
+    }

@@ -1,0 +1,59 @@
+"""A polite end of a long computation: the first Ctrl-C stops it at its next step, the second at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from difftumor.console import Reporter
+from difftumor.protocol import Cancelled
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopping:
+    """While it is entered, the progress callback raises Cancelled after Ctrl-C or SIGTERM.
+
+    Args:
+        reporter: shows the progress, and that the wish to stop was heard.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        # Only the main thread may set handlers; elsewhere whoever started the thread cancels it.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show one step, or stop.  Raises: Cancelled."""
+        if self._asked:
+            raise Cancelled
+        self._reporter(stage, done, total)
+
+    @property
+    def callback(self) -> Callable[[str, int, int], None]:
+        """The progress callback."""
+        return self
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._reporter.note("stopping; what is finished is kept (once more stops at once)")
