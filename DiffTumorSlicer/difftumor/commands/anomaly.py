@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from difftumor.commands.anomaly_batch import TABLE, run_batch
 from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
 from difftumor.commands.anomaly_outputs import (
     Done,
@@ -108,8 +109,7 @@ class Anomaly(CommonOptions):
         channels, modality = channels_of_model(self.model)
         cache: dict[str, Any] = {}
         if self.batch is not None:
-            from difftumor.commands.anomaly_batch import run_batch
-
+            self.check_batch()
             return run_batch(self, parameters, channels, modality, cache)
         if self.out is None and any((self.mask_out, self.raw_out, self.counterfactual_out)):
             raise UsageError("give --out FILE too: its side-car tells how all the files were made")
@@ -197,6 +197,21 @@ class Anomaly(CommonOptions):
             images, parameters, model, cells, index, rows[0]["probability"], case.name
         )
         return (replace(done, sweep=rows) if done is not None else None), sheet
+
+    def check_batch(self) -> None:
+        """Refuse options of a single case.  Raises: UsageError."""
+        single = {
+            "--mask-out": self.mask_out,
+            "--raw-out": self.raw_out,
+            "--counterfactual-out": self.counterfactual_out,
+            "--report": self.report,
+            "--sheet": self.sheet,
+        }
+        if given := [option for option, path in single.items() if path is not None]:
+            raise UsageError(
+                f"{given[0]} is for a single case; a batch writes the map, the marks and the side-car of each "
+                f"case, and the table {TABLE}. `difftumor replay` makes the other images from a side-car"
+            )
 
     def sweep_wishes(self) -> tuple[list[int], list[float]] | None:
         """N and S of the sheet.

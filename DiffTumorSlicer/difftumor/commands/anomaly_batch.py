@@ -6,7 +6,7 @@ import csv
 from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from difftumor.anomaly_settings import resolve_settings
 from difftumor.commands.anomaly_inputs import Case, cases_in
@@ -21,9 +21,6 @@ from difftumor.protocol import Cancelled, is_disk_full
 from difftumor.provenance import SidecarError, read_sidecar, sidecar_path
 from difftumor.volumes import parse_mask_argument
 
-if TYPE_CHECKING:
-    from difftumor.commands.anomaly import Anomaly
-
 TABLE = "anomaly.csv"
 COLUMNS = (
     *("case", "status", "probability", "slices", "marked_slices", "gated_slices", "marked_ml"),
@@ -32,8 +29,33 @@ COLUMNS = (
 )
 
 
+class BatchCommand(Protocol):
+    """What is needed of `commands.anomaly.Anomaly`, a dataclass."""
+
+    batch: Path | None
+    out: Path | None
+    organ: str | None
+    model: str
+    device: str
+    quiet: bool
+    overwrite: bool
+
+    def one_case(
+        self,
+        case: Case,
+        parameters: AnomalyParameters,
+        outputs: Outputs,
+        wishes: None,
+        modality: str,
+        cache: MutableMapping[str, Any],
+        reporter: Reporter,
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """Read, compute and write a case."""
+        ...
+
+
 def run_batch(
-    command: Anomaly,
+    command: BatchCommand,
     parameters: AnomalyParameters,
     channels: Sequence[str],
     modality: str,
@@ -48,18 +70,6 @@ def run_batch(
     """
     if command.out is None:
         raise UsageError("with --batch, --out is the folder for the results: give it")
-    single = {
-        "--mask-out": command.mask_out,
-        "--raw-out": command.raw_out,
-        "--counterfactual-out": command.counterfactual_out,
-        "--report": command.report,
-        "--sheet": command.sheet,
-    }
-    if given := [option for option, path in single.items() if path is not None]:
-        raise UsageError(
-            f"{given[0]} is for a single case; a batch writes the map, the marks and the side-car of each case, "
-            f"and the table {TABLE}. `difftumor replay` makes the other images from a side-car"
-        )
     folder = command.batch
     assert folder is not None
     cases = cases_in(folder, channels, command.organ)
@@ -105,7 +115,7 @@ def run_batch(
 
 
 def _one(
-    command: Anomaly,
+    command: BatchCommand,
     case: Case,
     parameters: AnomalyParameters,
     settings: dict[str, Any],
@@ -124,7 +134,7 @@ def _one(
             reporter.note(f"{out} is there already and was made by the same request; kept")
             return _row(case, before, out, "kept"), False
         if before is not None:
-            command = replace(command, overwrite=True)  # what a cancel left of this very case
+            command = replace(command, overwrite=True)  # type: ignore[type-var]  # what a cancel left of this very case
     masks = [parse_mask_argument(case.organ)[0]] if case.organ else []
     check_outputs(paths, [*case.files.values(), *masks], overwrite=command.overwrite)
     content, cancelled = command.one_case(

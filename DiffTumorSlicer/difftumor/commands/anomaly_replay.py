@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from difftumor.commands.anomaly import compute
 from difftumor.commands.anomaly_inputs import Case, assign_channels, read_case
@@ -17,11 +17,25 @@ from difftumor.parameters import AnomalyParameters, from_dict
 from difftumor.protocol import Cancelled
 from difftumor.provenance import SidecarError
 
-if TYPE_CHECKING:
-    from difftumor.commands.replay import Replay
+
+class ReplayCommand(Protocol):
+    """What is needed of `commands.replay.Replay`."""
+
+    sidecar: Path
+    out: Path
+    scan: Path | None
+    organ: Path | None
+    model: str | None
+    images: tuple[str, ...]
+    mask_out: Path | None
+    raw_out: Path | None
+    counterfactual_out: Path | None
+    device: str
+    quiet: bool
+    overwrite: bool
 
 
-def replay_anomaly(command: Replay, content: dict[str, Any]) -> int:
+def replay_anomaly(command: ReplayCommand, content: dict[str, Any]) -> int:
     """Make a heat map again; the exit code is 1 if a voxel differs.
 
     Raises: SidecarError: damaged, or images or model are others than those it describes.
