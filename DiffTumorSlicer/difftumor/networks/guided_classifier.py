@@ -17,6 +17,7 @@ from .guided_layers import (
     time_layers,
     timestep_embedding,
 )
+from .guided_norm import normalised
 from .guided_unet import check_levels
 
 
@@ -124,4 +125,5 @@ class GuidedClassifier(nn.Module):
         embedding = self.embed(t)
         for block in self.input_blocks:
             x = block(x, embedding)
-        return self.out(self.middle_block(x, embedding))
+        norm, _, pool = self.out
+        return pool(normalised(norm, self.middle_block(x, embedding)))

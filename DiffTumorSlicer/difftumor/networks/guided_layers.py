@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .guided_norm import normalised
+
 NORM_GROUPS = 32
 
 
@@ -91,19 +93,27 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, channels, H, W), (B, embedding) -> (B, out_channels, H, W), halved if `down`."""
-        norm, activation, conv = self.in_layers
-        h = activation(norm(x))
+        norm, _, conv = self.in_layers
+        h = normalised(norm, x)
         if self.down:
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         h = conv(h)
-        change = self.emb_layers(embedding)[..., None, None]
-        norm, activation, _, conv = self.out_layers
+        change = self.emb_layers(embedding)
+        norm, _, _, conv = self.out_layers
         if self.scale_shift:
             scale, shift = change.chunk(2, dim=1)
-            h = torch.addcmul(shift, norm(h), 1 + scale)
+            h = normalised(norm, h, (scale, shift))
         else:
-            h = norm(h + change)
-        return self.skip_connection(x) + conv(activation(h))
+            h = normalised(norm, h + change[..., None, None])
+        return self.skip_connection(x) + conv(h)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of (B, heads, tokens, channels)."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # Torch's fused attention takes 1.4 to 2.2 times as long there, with its backward pass.
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class AttentionBlock(nn.Module):
@@ -123,10 +133,10 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        tokens = normalised(self.norm, x, activate=False).flatten(2).transpose(1, 2)
         qkv = F.linear(tokens, self.qkv.weight.squeeze(-1), self.qkv.bias)
         q, k, v = qkv.unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = attend(q, k, v).transpose(1, 2).flatten(2)
         out = F.linear(out, self.proj_out.weight.squeeze(-1), self.proj_out.bias)
         return x + out.transpose(1, 2).reshape(x.shape)
 

@@ -21,6 +21,7 @@ from .guided_layers import (
     timestep_embedding,
     zeroed,
 )
+from .guided_norm import normalised
 
 
 @dataclass(frozen=True)
@@ -163,4 +164,5 @@ class GuidedUNet(nn.Module):
         x = self.middle_block(x, embedding)
         for block in self.output_blocks:
             x = block(torch.cat([x, skips.pop()], dim=1), embedding)
-        return self.out(x)
+        norm, _, conv = self.out
+        return conv(normalised(norm, x))
