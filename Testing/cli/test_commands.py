@@ -54,6 +54,27 @@ def test_phantom_writes_image_organs_and_tumors(case, organs):
     assert {2, 3, 5, 7} <= set(np.unique(np.asarray(labels.dataobj)).tolist())
 
 
+def test_phantom_writes_a_head_in_four_sequences_on_one_grid(tmp_path):
+    case = tmp_path / "case.nii.gz"
+    command = ["phantom", str(case), "--kind", "head", "--tumors", "1", "--seed", "4"]
+    assert main([*command, "--spacing", "4", "4", "5"]) == 0
+    names = [f"case-{part}.nii.gz" for part in ("brain", "flair", "t1", "t1c", "t2", "tumors")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    images = {name: nib.load(tmp_path / name) for name in names}
+    brain = np.asarray(images["case-brain.nii.gz"].dataobj)
+    tumors = np.asarray(images["case-tumors.nii.gz"].dataobj)
+    assert set(np.unique(brain)) == {0, 1}
+    assert tumors.any()
+    assert not tumors[brain == 0].any()
+    for name, image in images.items():
+        assert nib.aff2axcodes(image.affine) == ("L", "P", "S"), name
+        assert np.allclose(image.affine, images[names[0]].affine), name
+        assert not np.asarray(image.dataobj)[brain == 0].any(), name
+    assert images["case-flair.nii.gz"].get_data_dtype() == np.int16
+    assert "PHANTOM" in str(images["case-t2.nii.gz"].header["descrip"])
+    assert main(command) == 2, "outputs are not replaced without being told"
+
+
 def test_an_ellipsoid_becomes_a_tumor_with_mask_and_side_car(case, organs, tmp_path):
     out, mask = tmp_path / "t.nii.gz", tmp_path / "m.nii.gz"
     center = liver_center(organs)
