@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.anomaly_maps import otsu_threshold, scale_factors, scaled, smooth
+from difftumor.anomaly_maps import scale_factors, scaled, smooth, thresholds
+from difftumor.parameters import ThresholdRule
 from training.measures import auroc, dice
 
 PAPER_THRESHOLD = 0.35
@@ -87,22 +88,24 @@ def organ_rule(slices: Slices, signs: Sequence[float], sigma_mm: float) -> Plane
 
 
 def marks(
-    maps: Planes, empty: NDArray[np.bool_], rule: str | float = PAPER_THRESHOLD
+    maps: Planes,
+    organ: NDArray[np.bool_],
+    empty: NDArray[np.bool_],
+    rule: ThresholdRule = "fixed",
+    threshold: float = PAPER_THRESHOLD,
 ) -> NDArray[np.bool_]:
-    """Marked pixels of maps scaled slice by slice.
+    """Marked pixels of maps scaled slice by slice, as the engine marks them.
 
     Args:
         maps: (n, H, W), 0 outside the organ.
+        organ: bool (n, H, W).
         empty: slices (n,) that come out unmarked.
-        rule: "otsu", or a threshold of the scaled map.
+        rule: "fixed" or "otsu".
+        threshold: of the scaled map, for "fixed".
     """
     found = scaled(maps, scale_factors(maps, "slice")[:, None, None])
-    result = np.zeros(maps.shape, bool)
-    for k, plane in enumerate(found):
-        threshold = otsu_threshold(plane[plane > 0]) if rule == "otsu" else float(rule)
-        if not empty[k] and threshold is not None:
-            result[k] = plane > threshold
-    return result
+    limits = thresholds(found, organ, rule, threshold, "slice")
+    return (found > limits[:, None, None]) & ~empty[:, None, None]
 
 
 def measure(maps: Planes, slices: Slices, empty: NDArray[np.bool_]) -> dict[str, float]:
@@ -116,11 +119,12 @@ def measure(maps: Planes, slices: Slices, empty: NDArray[np.bool_]) -> dict[str,
     ill = np.flatnonzero(slices.diseased)
     well = np.flatnonzero(~slices.diseased)
     alike = well[slices.with_look_alikes[well]]
-    paper, otsu = marks(maps, empty), marks(maps, empty, "otsu")
+    organ = slices.organ
+    paper, otsu = marks(maps, organ, empty), marks(maps, organ, empty, "otsu")
     in_organ = [auroc(slices.tumor[k][slices.organ[k]], maps[k][slices.organ[k]]) for k in ill]
     in_crop = [auroc(slices.tumor[k], maps[k]) for k in ill]
     tried = np.arange(0.05, 0.96, 0.05)
-    curve = [np.nanmean(_dices(marks(maps, empty, t), slices, ill)) for t in tried]
+    curve = [np.mean(_dices(marks(maps, organ, empty, threshold=t), slices, ill)) for t in tried]
     found, lesions = 0, 0
     for k in ill:
         hit, all_lesions = _found(paper[k], slices.tumor[k])
@@ -148,7 +152,8 @@ def measure(maps: Planes, slices: Slices, empty: NDArray[np.bool_]) -> dict[str,
 
 def dices_35(maps: Planes, slices: Slices, empty: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Dice at the papers' threshold of each diseased slice."""
-    return _dices(marks(maps, empty), slices, np.flatnonzero(slices.diseased))
+    marked = marks(maps, slices.organ, empty)
+    return _dices(marked, slices, np.flatnonzero(slices.diseased))
 
 
 def interval(values: NDArray[np.float64], patient: NDArray[np.integer]) -> tuple[float, float]:

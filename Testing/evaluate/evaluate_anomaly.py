@@ -204,7 +204,11 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
         draw_grid(content["grid"], out / "grid.png", title)
     maps = made.maps(settings)
     draw_examples(
-        made, settings, maps, marks(maps, made.empty(maps, settings.gate)), out / "examples.png"
+        made,
+        settings,
+        maps,
+        marks(maps, slices.organ, made.empty(maps, settings.gate)),
+        out / "examples.png",
     )
     (out / "anomaly.json").write_text(json.dumps(content, indent=1) + "\n")
     say(f"written: {out}")
