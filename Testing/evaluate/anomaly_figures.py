@@ -12,6 +12,7 @@ from scipy import ndimage
 from difftumor.anomaly_maps import scale_factors, scaled, smooth, thresholds
 from difftumor.parameters import ThresholdRule
 from training.measures import auroc, dice
+from training.slice_choice import LOOK_ALIKES_MM2
 
 PAPER_THRESHOLD = 0.35
 FOUND_SHARE = 0.25  # of a lesion's pixels that must be marked for it to count as found
@@ -53,7 +54,7 @@ class Slices:
     def with_look_alikes(self) -> NDArray[np.bool_]:
         """Whether a slice shows at least 28 mm2 of healthy look-alikes (a cyst of 3 mm radius), (n,)."""
         pixel = self.spacing_mm[0] * self.spacing_mm[1]
-        return np.asarray((self.look_alikes > 0).sum((1, 2)) * pixel >= 28.0)
+        return np.asarray((self.look_alikes > 0).sum((1, 2)) * pixel >= LOOK_ALIKES_MM2)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from anomaly_pictures import draw_examples, draw_grid
 from difftumor.anomaly_models import AnomalyModel, load_anomaly_model
 from training import slices as slice_program
 from training.measures import auroc
+from training.slice_choice import LOOK_ALIKES_MM2
 from training.slice_sets import read_slice_set
 
 DEMO_MODELS = ("demo-abdomen-anomaly", "demo-head-anomaly")
@@ -48,7 +49,9 @@ COLUMNS = {
 }
 
 
-def test_slices(model: AnomalyModel, folder: Path, split: str, patients: int, most: int) -> Slices:
+def test_slices(
+    model: AnomalyModel, folder: Path, split: str, patients: int, most: int, look_alikes: bool
+) -> Slices:
     """Slices of phantoms as the model was trained on, from seeds set apart; as many healthy as diseased.
 
     Args:
@@ -57,6 +60,7 @@ def test_slices(model: AnomalyModel, folder: Path, split: str, patients: int, mo
         split: "test" or "validation".
         patients: phantoms to draw.
         most: slices taken of each label, spread over the patients.
+        look_alikes: take only slices that show healthy look-alikes.
     """
     origin = model.card["extra"]["training"]["unet"]["slice_set"]
     made_for = model.slice_format
@@ -77,9 +81,13 @@ def test_slices(model: AnomalyModel, folder: Path, split: str, patients: int, mo
     slice_program.draw_slices(wishes)
     stored = read_slice_set(folder / split)
     truth = stored.truth()
+    pixel = made_for.spacing_mm[0] * made_for.spacing_mm[1]
+    usable = np.ones(len(stored), bool)
+    if look_alikes:
+        usable = (truth.look_alikes > 0).sum((1, 2)) * pixel >= LOOK_ALIKES_MM2
     rows = []
     for kind in (True, False):
-        found = np.flatnonzero(stored.diseased == kind)
+        found = np.flatnonzero(usable & (stored.diseased == kind))
         rows.append(found[np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)])
     chosen = np.sort(np.concatenate(rows))
     return Slices(
@@ -165,7 +173,9 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
     out = chosen.out / title
     out.mkdir(parents=True, exist_ok=True)
     split = "validation" if chosen.validation else "test"
-    slices = test_slices(model, chosen.sets / title, split, chosen.patients, chosen.slices // 2)
+    slices = test_slices(
+        model, chosen.sets / title, split, chosen.patients, chosen.slices // 2, chosen.look_alikes
+    )
     say(
         f"{title}: {int(slices.diseased.sum())} diseased and {int((~slices.diseased).sum())} healthy slices of "
         f"{len(np.unique(slices.patient))} {split} phantoms"
@@ -240,6 +250,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--grid", type=int, default=48, help="slices of the grid over N and S; 0 leaves it out"
+    )
+    parser.add_argument(
+        "--look-alikes", action="store_true", help="only slices with healthy look-alikes"
     )
     parser.add_argument("--validation", action="store_true", help="validation seeds, for choices")
     parser.add_argument(
