@@ -129,6 +129,9 @@ def add_tumor_segment(
         )
     segment.SetTag(segment.GetTerminologyEntryTagName(), terminology(organ))
     segment.SetTag("DiffTumor.Synthetic", "1")
+    # Slicer's DICOM export would call it drawn by hand otherwise.
+    segment.SetTag("DICOM.SegmentAlgorithmType", "AUTOMATIC")
+    segment.SetTag("DICOM.SegmentAlgorithmName", "DiffTumorSlicer")
     return segmentation_node, segment_id
 
 

@@ -47,6 +47,9 @@ EXCEPTIONS = {
     # DICOM was not part of the build that was read: Slicer, Modules/Scripted/DICOM/DICOM.py.
     "slicer.modules.dicom",
     "slicer.modules.dicomPlugins",
+    # A ctkDICOMDatabase (isOpen, insert, fileForInstance), made by the DICOM module and used so by
+    # Modules/Scripted/DICOMPlugins/DICOMSegmentationPlugin.py.
+    "slicer.dicomDatabase",
 }
 # Modules of Slicer and of extensions that were not read; imported inside functions only.
 UNREAD_MODULES = {
