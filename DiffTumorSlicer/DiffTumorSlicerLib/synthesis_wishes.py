@@ -14,7 +14,7 @@ from difftumor import models
 from difftumor.ellipsoids import ellipsoid_box, ellipsoid_mask
 from difftumor.grids import Grid
 from difftumor.parameters import MODELLED, SynthesisParameters, from_dict, to_dict
-from difftumor.sites import SynthesisError, sites_of
+from difftumor.sites import NEEDED_MEMORY_GB, SynthesisError, sites_of
 from DiffTumorSlicerLib.ellipsoid import ellipsoid_of
 from DiffTumorSlicerLib.host import Host
 from DiffTumorSlicerLib.jobs import SessionError
@@ -27,9 +27,7 @@ from DiffTumorSlicerLib.volume_nodes import volume_array, volume_grid
 from DiffTumorSlicerLib.wording import in_panel_words
 
 TASK = PANEL = "synthesis"
-# Memory of a worker with the full-size networks at its peak (as measured for `doctor`), and of one that
-# already holds them, or needs none.
-MODEL_MEMORY = 2_000_000_000
+# Memory of a worker that already holds the networks, or needs none.
 WARM_MEMORY = 1_000_000_000
 PLAIN_MEMORY = 400_000_000
 SPARE_DISK = 64_000_000
@@ -216,7 +214,7 @@ def check_room(asked: Wish, host: Host, *, warm: bool) -> None:
     if asked.parameters.model == MODELLED:
         needed += PLAIN_MEMORY
     else:
-        needed += WARM_MEMORY if warm else MODEL_MEMORY
+        needed += WARM_MEMORY if warm else int(NEEDED_MEMORY_GB * 1e9)
     free = host.free_memory()
     if free is not None and free < needed:
         raise SessionError(
