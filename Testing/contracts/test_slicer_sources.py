@@ -59,7 +59,9 @@ UNREAD_MODULES = {
     "DICOMLib": "Slicer, Modules/Scripted/DICOMLib",
     "DICOMScalarVolumePlugin": "Slicer, Modules/Scripted/DICOMPlugins/DICOMScalarVolumePlugin.py",
     "DICOMSegmentationPlugin": "Slicer, Modules/Scripted/DICOMPlugins/DICOMSegmentationPlugin.py",
-    "SampleData": "described in specs/slicer_api/python.json",
+    "SampleData": "described in specs/slicer_api/python.json; its static methods, which were not read: Slicer, "
+    "Modules/Scripted/SampleData/SampleData.py: SampleDataLogic.registerCustomSampleDataSource(category, "
+    "sampleName, uris, fileNames, nodeNames, customDownloader, thumbnailFileName, ...)",
     "psutil": "Resources/requirements.txt",
     "pydicom": "in every Slicer",
     "SimpleITK": "in every Slicer",

@@ -238,6 +238,15 @@ def test_the_scene_is_closed_during_the_job(bench):
     assert bench.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
 
 
+def test_what_was_said_of_a_scene_goes_with_it(bench):
+    bench.load_ct()
+    bench.place()
+    bench.synthesize()
+    assert "synthetic" in bench.message
+    bench.panels.set_parameter_node(None)  # as the module's widget does
+    assert bench.message == ""
+
+
 def test_without_a_parameter_node_every_button_is_harmless(bench):
     bench.panels.set_parameter_node(None)
     bench.scene.Clear(0)

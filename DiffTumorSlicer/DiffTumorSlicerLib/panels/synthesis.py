@@ -23,6 +23,7 @@ from DiffTumorSlicerLib.panels.tumor_group import TumorGroup
 from DiffTumorSlicerLib.panels.widgets import load_panel, say
 from DiffTumorSlicerLib.parameter_node import synthesis_request
 from DiffTumorSlicerLib.results import input_of
+from DiffTumorSlicerLib.session import SCENE_CLOSED
 
 PANEL = "synthesis"
 START_KEY = "Ctrl+Return"
@@ -83,6 +84,8 @@ class SynthesisPanel:
 
     def set_parameter_node(self, parameters: Any) -> None:
         """Follow another parameter node, or none."""
+        if parameters is None and not self.progress.said.startswith(SCENE_CLOSED):
+            self.progress.say("")  # it spoke of what is gone
         self._parameters = parameters
         for group in (self.place, self.organ, self.tumor, self.result):
             group.set_parameter_node(parameters)

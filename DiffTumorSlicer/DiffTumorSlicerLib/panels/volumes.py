@@ -13,6 +13,7 @@ from DiffTumorSlicerLib.geometry import SceneError, has_nonlinear_parent
 from DiffTumorSlicerLib.hardening import harden_clone
 from DiffTumorSlicerLib.panels.widgets import load_panel, say, switch_to_module
 from DiffTumorSlicerLib.sample_phantom import PhantomError, PhantomMaker
+from DiffTumorSlicerLib.volume_nodes import modality_of
 from DiffTumorSlicerLib.volumes_info import volume_facts, volume_warnings
 
 FACTS = ("modality", "size", "orientation", "range", "model")
@@ -137,6 +138,8 @@ class VolumesPanel:
 
     def refresh(self) -> None:
         """Show the facts of the chosen scan; cheap while nothing has changed."""
+        if self._scene.IsBatchProcessing():
+            return  # a scene that is being loaded: its subject hierarchy is not joined to its nodes yet
         node = self.volume
         state = _state_of(node)
         if state == self._described:
@@ -198,6 +201,7 @@ def _state_of(node: Any) -> tuple[Any, ...]:
     return (
         node.GetID(),
         node.GetMTime(),
+        modality_of(node.GetScene(), node),
         image.GetMTime() if image is not None else -1,
         (parent.GetID(), parent.GetMTime(), parent.GetTransformToWorldMTime())
         if parent is not None
