@@ -130,7 +130,7 @@ class DiffTumorSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self.panels.set_parameter_node(self.logic.getParameterNode())
         if self.logic.notice:
-            slicer.util.warningDisplay(_(self.logic.notice))
+            slicer.util.warningDisplay(self.logic.notice)
 
     def enter(self) -> None:
         """The module is opened."""

@@ -17,6 +17,7 @@ from difftumor.provenance import write_json
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.results import segmentation_of, sidecar_of
 from DiffTumorSlicerLib.segments import organ_mask
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import add_volume_like, remove_node, volume_array
 
 SUFFIXES = (".nii.gz", ".nrrd", ".mha")
@@ -57,7 +58,9 @@ def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
     if not suffix:
         raise ExportError(
-            f"{path.name} has no suffix that is known. Use one of {', '.join(SUFFIXES)}."
+            _("{name} has no suffix that is known. Use one of {suffixes}.").format(
+                name=path.name, suffixes=", ".join(SUFFIXES)
+            )
         )
     stem = path.name[: -len(suffix)]
     targets = [path, path.with_name(f"{stem}-mask{suffix}"), path.with_name(f"{stem}.json")]
@@ -72,8 +75,10 @@ def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
                 shutil.move(part, target)
     except OSError as error:
         raise ExportError(
-            f"The result could not be written to {path.parent} ({error.strerror or error}). Choose a "
-            "folder that is yours, with enough free space."
+            _(
+                "The result could not be written to {folder} ({why}). Choose a "
+                "folder that is yours, with enough free space."
+            ).format(folder=path.parent, why=error.strerror or error)
         ) from error
     finally:
         remove_node(scene, mask)
@@ -108,8 +113,10 @@ def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = Fals
     plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
     if "DICOMScalarVolumePlugin" not in plugins:
         raise ExportError(
-            "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "
-            "modules."
+            _(
+                "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "
+                "modules."
+            )
         )
     written = [_export(scene, node, node, "DICOMScalarVolumePlugin", "image", folder)]
     if not segmentation:
@@ -133,8 +140,10 @@ def _export(scene: Any, result: Any, node: Any, plugin: str, what: str, folder: 
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(
-            f"The folder {target} could not be made ({error.strerror or error}). Choose a folder that is "
-            "yours, with enough free space."
+            _(
+                "The folder {target} could not be made ({why}). Choose a folder that is "
+                "yours, with enough free space."
+            ).format(target=target, why=error.strerror or error)
         ) from error
     before = _files(target)
     exporter = slicer.modules.dicomPlugins[plugin]()
@@ -150,11 +159,13 @@ def _export(scene: Any, result: Any, node: Any, plugin: str, what: str, folder: 
         for name, value in tags.items():
             exportable.setTag(name, value)
     refused = exporter.export(exportables)
+    words = {"image": _("image"), "segmentation": _("segmentation")}
     # The plug-in does not look whether the program that it calls has written anything.
     if refused or not _files(target) - before:
         raise ExportError(
-            f"Slicer could not write the {what} as DICOM: {refused or 'no file was made'}. Save as NIfTI or "
-            "NRRD instead."
+            _(
+                "Slicer could not write the {what} as DICOM: {why}. Save as NIfTI or NRRD instead."
+            ).format(what=words[what], why=refused or _("no file was made"))
         )
     return target
 
@@ -168,8 +179,10 @@ def _patient_tags(hierarchy: Any, node: Any) -> dict[str, str]:
     patient = hierarchy.GetItemParent(study) if study else 0
     if not patient or patient == hierarchy.GetSceneItemID():
         raise ExportError(
-            "Slicer cannot write this as DICOM: the scan has no patient and study. Load the scan from DICOM, "
-            "or drag it into a study in the Data module, and try again."
+            _(
+                "Slicer cannot write this as DICOM: the scan has no patient and study. Load the scan from DICOM, "
+                "or drag it into a study in the Data module, and try again."
+            )
         )
     tags = {
         name: str(hierarchy.GetItemAttribute(item, f"DICOM.{name}") or "")
@@ -196,8 +209,10 @@ def _into_database(folder: Path) -> str:
         uids.append(str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID))
     if not all(database.fileForInstance(uid) for uid in uids):
         raise ExportError(
-            f"The images were written to {folder}, but Slicer's DICOM database did not take them. Import that "
-            "folder in the DICOM module, or save the outline as NIfTI or NRRD."
+            _(
+                "The images were written to {folder}, but Slicer's DICOM database did not take them. Import that "
+                "folder in the DICOM module, or save the outline as NIfTI or NRRD."
+            ).format(folder=folder)
         )
     return " ".join(uids)
 
@@ -232,6 +247,6 @@ def _write_volume(scene: Any, node: Any, path: Path) -> None:
         storage.SetFileName(str(path))
         storage.SetUseCompression(True)
         if not storage.WriteData(node) or not path.is_file():
-            raise OSError("Slicer did not write it")
+            raise OSError(_("Slicer did not write it"))
     finally:
         scene.RemoveNode(storage)

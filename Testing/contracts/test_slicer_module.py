@@ -36,6 +36,8 @@ app = slicer_stand_in.start()
 module = slicer_stand_in.load_module({path!r})
 import slicer
 assert slicer.util.mainWindow() is None and app.layoutManager() is None
+from DiffTumorSlicerLib import session
+assert session._ is slicer.i18n.tr, "sentences of the session are not translated"
 panel = module.widgetRepresentation()
 panel.enter(); panel.show(); app.processEvents()
 panel.exit(); panel.self().cleanup()
