@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 import unittest
 
+import numpy as np
 import pytest
 
 from Testing import slicer_stand_in
@@ -251,3 +253,48 @@ class TestScripts:
         monkeypatch.setattr(environment, "find_lack", lambda chosen="": lack)
         with pytest.raises(ValueError, match="PyTorch is not installed"):
             logic.synthesize(*nodes)
+
+    def test_what_the_readme_shows_works_as_written(self, worker, module, tmp_path, capsys):
+        slicer.mrmlScene.Clear(0)
+        volume, roi = sys.modules["DiffTumorSlicer"]._test_scene()
+        waiting, with_callback = _readme_programs()
+        before = slicer.util.arrayFromVolume(volume).copy()
+        names = {"slicer": slicer, "volumeNode": volume, "roiNode": roi}
+        exec(waiting.replace("/tmp", str(tmp_path)), names)
+        assert (slicer.util.arrayFromVolume(volume) == before).all()
+        assert (slicer.util.arrayFromVolume(names["result"]) != before).any()
+        assert (tmp_path / "tumor-synthetic.nrrd").is_file()
+        assert "Slicer" not in capsys.readouterr().err
+        exec(with_callback, names)
+        began = time.monotonic()
+        while names["logic"].session.busy:
+            APP.processEvents()
+            assert time.monotonic() - began < 120
+        said = capsys.readouterr().out.splitlines()
+        assert any("(synthetic" in line for line in said), said
+        names["logic"].close()
+        slicer.mrmlScene.Clear(0)
+
+    def test_random_tumors_in_an_organ_as_the_readme_says(self, worker, logic):
+        from Testing.scene.scenes import add_ct, add_segmentation
+
+        volume = add_ct(slicer.mrmlScene, shape=(80, 80, 60))
+        mask = np.zeros((80, 80, 60), bool)
+        mask[15:65, 15:65, 10:50] = True
+        organs, ids = add_segmentation(slicer.mrmlScene, volume, {"liver": mask})
+        result = logic.synthesize(
+            volume,
+            segmentationNode=organs,
+            segmentId=ids["liver"],
+            size="tiny",
+            count=2,
+            model="modelled",
+        )
+        assert "synthetic" in result.GetName()
+
+
+def _readme_programs():
+    """The programs of the README's section on scripts."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("### From a script in Slicer")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
