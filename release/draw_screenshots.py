@@ -31,6 +31,7 @@ PICTURES = {
     "models": "tutorial-09-models",
 }
 LARGEST_BYTES = 150_000
+COLORS = 120
 # Width and gray levels, best first: the noise of a CT takes the most room.
 LADDER = ((1400, 56), (1400, 40), (1120, 40), (1120, 28), (1000, 28), (1000, 20))
 
@@ -52,10 +53,11 @@ def palette_of(picture: Image.Image, grays: int) -> Image.Image:
     """Evenly spaced grays, and the colors of what is colored: outlines, handles, the 3-D view."""
     pixels = np.asarray(picture).reshape(-1, 3)
     colored = pixels[np.ptp(pixels, axis=1) > 24]
-    if len(colored) == 0:
-        colored = pixels[:1]
-    strip = Image.fromarray(colored[None])
-    found = strip.quantize(64, method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * 64]
+    # Each color once: the few pixels of an outline count as much as the large 3-D view.
+    bins, first, counts = np.unique(colored // 12, axis=0, return_index=True, return_counts=True)
+    kept = colored[first[counts > 2]] if len(bins) else pixels[:1]
+    strip = Image.fromarray(kept[None])
+    found = strip.quantize(COLORS, method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * COLORS]
     levels = [round(255 * n / (grays - 1)) for n in range(grays)]
     values = [channel for level in levels for channel in (level, level, level)] + found
     palette = Image.new("P", (1, 1))
