@@ -24,6 +24,7 @@ from DiffTumorSlicerLib.panels.widgets import load_panel, say
 from DiffTumorSlicerLib.parameter_node import synthesis_request
 from DiffTumorSlicerLib.results import input_of
 from DiffTumorSlicerLib.session import SCENE_CLOSED
+from DiffTumorSlicerLib.volume_nodes import volume_grid
 
 PANEL = "synthesis"
 START_KEY = "Ctrl+Return"
@@ -127,6 +128,10 @@ class SynthesisPanel:
         """What is still missing before a tumor can be made; "" if nothing is."""
         if self._parameters is None or self._parameters.volume is None:
             return _("Next: choose a scan in the section Volumes.")
+        try:
+            volume_grid(self._parameters.volume)  # without it nothing can be placed either
+        except SceneError as error:
+            return str(error)
         if self.place.random:
             if self._parameters.segmentation is None or not self._parameters.segment_id:
                 return _("Next: choose the segment of the organ that the tumors shall be in.")
