@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import slicer
 
 from Testing.panels.bench import ROOT, ends_in_next_step, plain
 from Testing.scene.scenes import (
@@ -170,3 +171,16 @@ def test_the_modality_is_known_again_after_opening_a_saved_scene(app, scene, tmp
     assert volumes.ui.modalityValue.text == "CT"
     panel.exit()
     panel.self().cleanup()
+
+
+def test_of_several_new_scans_the_last_one_is_chosen(bench, monkeypatch):
+    for number in range(8):  # ids from 9 to 10 are in another order as texts
+        add_ct(bench.scene, name=f"old {number}")
+
+    def load():
+        for number in range(4):
+            add_ct(bench.scene, name=f"new {number}")
+
+    monkeypatch.setattr(slicer.util, "openAddVolumeDialog", load)
+    bench.press(bench.volumes.loadFileButton)
+    assert bench.parameters.volume.GetName() == "new 3"
