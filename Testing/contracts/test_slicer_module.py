@@ -163,6 +163,48 @@ def test_reloading_takes_the_library_along():
     assert slicer_stand_in.slot_errors() == []
 
 
+@pytest.mark.usefixtures("same_library_afterwards")
+def test_reloading_while_a_job_runs_ends_it_and_the_next_press_works(monkeypatch):
+    from Testing.scene.scenes import FakeBridge, add_ct
+
+    bridges = []
+    module = slicer_stand_in.load_module(MODULE_FILE)
+
+    def opened():
+        from DiffTumorSlicerLib.environment import WorkerPython
+        from DiffTumorSlicerLib.host import Host
+
+        monkeypatch.setattr(WorkerPython, "ensure", lambda _self: None)
+        monkeypatch.setattr(
+            Host, "make_bridge", lambda _self: bridges.append(FakeBridge()) or bridges[-1]
+        )
+        panel = module.widgetRepresentation()
+        panel.enter()
+        return panel.self()
+
+    slicer.mrmlScene.Clear(0)
+    first = opened()
+    first.panels.volumes.ui.volumeSelector.setCurrentNode(add_ct(slicer.mrmlScene))
+    first.panels.synthesis.place._place((30.0, 26.0, 22.0))
+    first.panels.synthesis.synthesize()
+    assert bridges[0].requests
+    nodes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    first.onReload()
+    APP.processEvents()
+    assert bridges[0].closed
+    second = opened()
+    assert second is not first
+    assert not second.panels.synthesis._running
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == nodes
+    assert second.panels.synthesis.place.ellipsoid is not None  # kept by the scene
+    second.panels.synthesis.synthesize()
+    # Its answer would be made of the library before the reload.
+    assert bridges[1].requests
+    second.cleanup()
+    slicer.mrmlScene.Clear(0)
+    assert slicer_stand_in.slot_errors() == []
+
+
 def test_the_self_test_runs_and_passes():
     loaded = slicer_stand_in.load_module(MODULE_FILE)
     slicer.selfTests["DiffTumorSlicer"](msec=0)
