@@ -37,6 +37,8 @@ REPOSITORY = "https://github.com/FILL-IN/SlicerDiffTumor"
 
 POLL_MS = 30
 
+_sample_phantom: Any = None  # made at the first click in Sample Data
+
 
 class DiffTumorSlicer(ScriptedLoadableModule):
     """What Slicer shows of the module before it is opened."""
@@ -57,6 +59,34 @@ class DiffTumorSlicer(ScriptedLoadableModule):
             "cite them. The authors of DiffTumor mention pending patents; their weights are licensed "
             "CC BY-NC-ND 4.0 and not part of this extension."
         )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData() -> None:
+    """Offer the phantom in the module Sample Data; it is computed here, so there is nothing to download."""
+    if not hasattr(slicer.modules, "sampledata"):
+        return  # a Slicer that was built without that module
+    from SampleData import SampleDataLogic
+
+    picture = Path(__file__).resolve().parent / "Resources" / "Icons" / "PhantomAbdomen.png"
+    SampleDataLogic.registerCustomSampleDataSource(
+        category="DiffTumor Slicer",
+        sampleName="Phantom abdomen",
+        uris=[],
+        fileNames=[],
+        customDownloader=makeSamplePhantom,
+        thumbnailFileName=str(picture),
+    )
+
+
+def makeSamplePhantom(_source: Any = None) -> None:
+    """Add the phantom and its organs to the scene; called by the module Sample Data."""
+    from DiffTumorSlicerLib.panels import sample_data, settings  # Qt; not needed at startup
+
+    global _sample_phantom
+    if _sample_phantom is None:
+        _sample_phantom = sample_data.SamplePhantom(slicer.mrmlScene)
+    _sample_phantom.start(environment.worker_python(settings.python()))
 
 
 class DiffTumorSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -100,7 +130,7 @@ class DiffTumorSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self.panels.set_parameter_node(self.logic.getParameterNode())
         if self.logic.notice:
-            slicer.util.warningDisplay(_(self.logic.notice))
+            slicer.util.warningDisplay(self.logic.notice)
 
     def enter(self) -> None:
         """The module is opened."""

@@ -1,4 +1,4 @@
-"""Draw the icon of the extension and of the module.
+"""Draw the icon of the extension and of the module, and the picture of the phantom for Sample Data.
 
 python release/draw_icon.py
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
+import numpy as np
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import (
     QBrush,
@@ -22,11 +23,15 @@ from PySide6.QtGui import (
     QRadialGradient,
 )
 
+from difftumor.phantom import make_abdomen
+
 ROOT = Path(__file__).resolve().parents[1]
+SEED = 20001  # as DiffTumorSlicerLib.sample_phantom
 TARGETS = (
     ROOT / "Resources" / "DiffTumorSlicer.png",
     ROOT / "DiffTumorSlicer" / "Resources" / "Icons" / "DiffTumorSlicer.png",
 )
+PHANTOM = ROOT / "DiffTumorSlicer" / "Resources" / "Icons" / "PhantomAbdomen.png"
 SIZE = 128
 
 
@@ -80,9 +85,21 @@ def draw() -> QImage:
     return image
 
 
+def draw_phantom() -> QImage:
+    """The axial slice of the sample phantom that shows most of the pancreas, in a soft tissue window."""
+    made = make_abdomen(SEED, spacing_mm=(1.0, 1.0, 2.0), orientation="LPS")
+    slice_number = int((made.organs == 7).sum((0, 1)).argmax())
+    slice_hu = made.ct[:, :, slice_number].T.astype(float)
+    gray = np.ascontiguousarray(((slice_hu + 140) / 400 * 255).clip(0, 255).astype(np.uint8))
+    height, width = gray.shape
+    image = QImage(gray.data, width, height, width, QImage.Format.Format_Grayscale8)
+    return image.scaledToWidth(260, Qt.TransformationMode.SmoothTransformation)
+
+
 def main() -> None:
-    """Write the icon to where the extension and the module look for it."""
+    """Write the pictures to where the extension and the module look for them."""
     application = QGuiApplication([])
+    draw_phantom().save(str(PHANTOM))
     image = draw()
     for target in TARGETS:
         target.parent.mkdir(parents=True, exist_ok=True)

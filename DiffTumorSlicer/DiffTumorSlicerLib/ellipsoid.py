@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from difftumor.ellipsoids import rotation_degrees, rotation_matrix
 from difftumor.parameters import Ellipsoid
 from DiffTumorSlicerLib.geometry import SceneError, has_nonlinear_parent, to_array, to_vtk, to_world
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import volume_grid
 
 DEFAULT_RADIUS_MM = 10.0
@@ -38,13 +39,13 @@ def ellipsoid_axes(linear: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
     """
     radii = np.linalg.norm(linear, axis=0)
     if not (np.isfinite(linear).all() and radii.min() > 0 and abs(np.linalg.det(linear)) > 1e-9):
-        raise SceneError("The ellipsoid is flat. Pull its handles apart, or place a new one.")
+        raise SceneError(_("The ellipsoid is flat. Pull its handles apart, or place a new one."))
     axes = linear / radii
     left, stretch, right = np.linalg.svd(axes)
     if np.abs(stretch - 1).max() < SQUARE:
         axes = left @ right
     else:
-        turned, radii, _ = np.linalg.svd(linear)
+        turned, radii, _right = np.linalg.svd(linear)
         # The axes of a sheared ball are others; each takes the place of the one that it is nearest to.
         near = np.abs(turned.T @ axes)
         best = max(permutations(range(3)), key=lambda p: sum(near[p[i], i] for i in range(3)))
@@ -63,7 +64,7 @@ def ellipsoid_of(roi_node: Any) -> Ellipsoid:
     """
     if roi_node.GetNumberOfControlPoints() == 0:
         raise SceneError(
-            "The ellipsoid has no place yet. Press Place and click where the tumor shall be."
+            _("The ellipsoid has no place yet. Press Place and click where the tumor shall be.")
         )
     matrix = to_world(roi_node) @ to_array(roi_node.GetObjectToNodeMatrix())
     axes, radii = ellipsoid_axes(matrix[:3, :3] * (np.array(roi_node.GetSize()) / 2))
@@ -71,7 +72,9 @@ def ellipsoid_of(roi_node: Any) -> Ellipsoid:
     try:
         return Ellipsoid(center, tuple(float(r) for r in radii), rotation_degrees(axes))  # type: ignore[arg-type]
     except ValueError as error:
-        raise SceneError(f"The ellipsoid cannot be used: {error}. Change its size.") from error
+        raise SceneError(
+            _("The ellipsoid cannot be used: {error}. Change its size.").format(error=error)
+        ) from error
 
 
 def set_roi(roi_node: Any, ellipsoid: Ellipsoid) -> None:
@@ -196,7 +199,7 @@ class EllipsoidHandles:
         """
         if self._roi is None:
             raise SceneError(
-                "There is no ellipsoid yet. Press Place and click where the tumor shall be."
+                _("There is no ellipsoid yet. Press Place and click where the tumor shall be.")
             )
         return ellipsoid_of(self._roi)
 

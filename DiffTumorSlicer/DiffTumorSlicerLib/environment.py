@@ -29,6 +29,7 @@ from DiffTumorSlicerLib.python_packages import (
     packages_of,
     requirements,
 )
+from DiffTumorSlicerLib.translation import tr as _
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +119,9 @@ def obtain(lack: Lack) -> None:
     except (RuntimeError, subprocess.CalledProcessError, OSError, ImportError) as error:
         logger.info("%s: %s", lack.action, error)
         declined = isinstance(error, RuntimeError) and not isinstance(error, SceneError)
-        why = "" if declined else " It could not be installed; the Python console has the reason."
-        raise NotReady(Lack(lack.kind, lack.sentence + why, lack.action)) from error
+        why = _("It could not be installed; the Python console has the reason.")
+        sentence = lack.sentence if declined else f"{lack.sentence} {why}"
+        raise NotReady(Lack(lack.kind, sentence, lack.action)) from error
     importlib.invalidate_caches()
 
 
@@ -166,7 +168,9 @@ def _lack_of_slicer() -> Lack | None:
     if importlib.util.find_spec("slicer.packaging") is None:  # new in Slicer 5.12
         return Lack(
             "slicer_old",
-            "This module needs Slicer 5.12 or newer. Download it from https://download.slicer.org.",
+            _(
+                "This module needs Slicer 5.12 or newer. Download it from https://download.slicer.org."
+            ),
         )
     if not meets(TORCH, own_packages(["torch"])):
         return _lack_of_torch()
@@ -175,8 +179,10 @@ def _lack_of_slicer() -> Lack | None:
         names = ", ".join(name_of(one) for one in missing)
         return Lack(
             "packages_missing",
-            f"Python packages are missing: {names}. Press the button again and agree to their "
-            "installation (some megabytes, once), or choose another Python in the Models panel.",
+            _(
+                "Python packages are missing: {names}. Press the button again and agree to their "
+                "installation (some megabytes, once), or choose another Python in the Models panel."
+            ).format(names=names),
             "install_packages",
         )
     return None
@@ -186,21 +192,27 @@ def _lack_of_torch() -> Lack:
     if hasattr(slicer.modules, "pytorchutils"):
         return Lack(
             "torch_missing",
-            "PyTorch is not installed yet. Press the button again and agree to its installation (up to some "
-            "gigabytes, once), or install it in the module PyTorch Utils.",
+            _(
+                "PyTorch is not installed yet. Press the button again and agree to its installation (up to some "
+                "gigabytes, once), or install it in the module PyTorch Utils."
+            ),
             "install_torch",
         )
     manager = _extensions_manager()
     if manager is not None and manager.isExtensionInstalled(EXTENSION):
         return Lack(
             "restart_pending",
-            "The PyTorch extension is installed but not loaded yet. Restart Slicer, then press again.",
+            _(
+                "The PyTorch extension is installed but not loaded yet. Restart Slicer, then press again."
+            ),
             "restart",
         )
     return Lack(
         "extension_missing",
-        "The models need Slicer's PyTorch extension. Install it in the Extensions Manager (search for "
-        "PyTorch), restart Slicer, then press again; or choose another Python in the Models panel.",
+        _(
+            "The models need Slicer's PyTorch extension. Install it in the Extensions Manager (search for "
+            "PyTorch), restart Slicer, then press again; or choose another Python in the Models panel."
+        ),
         "install_extension" if manager is not None else "",
     )
 
@@ -213,7 +225,9 @@ def _extensions_manager() -> Any:
 
 def _install_extension(lack: Lack) -> None:
     if not slicer.util.confirmOkCancelDisplay(
-        "The models need Slicer's PyTorch extension. Install it now? Slicer has to be restarted afterwards."
+        _(
+            "The models need Slicer's PyTorch extension. Install it now? Slicer has to be restarted afterwards."
+        )
     ):
         raise RuntimeError("declined")
     manager = _extensions_manager()
@@ -228,7 +242,9 @@ def _restart(_lack: Lack) -> None:
     raise NotReady(
         Lack(
             "restart_pending",
-            "The PyTorch extension is installed. Save your work, restart Slicer, then press again.",
+            _(
+                "The PyTorch extension is installed. Save your work, restart Slicer, then press again."
+            ),
         )
     ) from None
 
@@ -255,22 +271,28 @@ def _lack_of_other_python(python: str) -> Lack | None:
     if shutil.which(python) is None:
         return Lack(
             "python_missing",
-            f"The chosen Python, {python}, is not there. Choose another one in the Models panel, or clear "
-            "the choice to use Slicer's own.",
+            _(
+                "The chosen Python, {python}, is not there. Choose another one in the Models panel, or clear "
+                "the choice to use Slicer's own."
+            ).format(python=python),
         )
     answer = packages_of(python)
     if answer is None:
         return Lack(
             "python_missing",
-            f"{python} does not answer as a Python does. Choose another one in the Models panel.",
+            _(
+                "{python} does not answer as a Python does. Choose another one in the Models panel."
+            ).format(python=python),
         )
     version, found = answer
     if version < OLDEST_PYTHON:
         wanted, got = (".".join(map(str, v)) for v in (OLDEST_PYTHON, version))
         return Lack(
             "python_old",
-            f"The chosen Python is {got}; the models need {wanted} or newer. Choose another one in the "
-            "Models panel.",
+            _(
+                "The chosen Python is {got}; the models need {wanted} or newer. Choose another one in the "
+                "Models panel."
+            ).format(got=got, wanted=wanted),
         )
     missing = [one for one in (TORCH, *IN_SLICER, *requirements()) if not meets(one, found)]
     if not missing:
@@ -278,6 +300,8 @@ def _lack_of_other_python(python: str) -> Lack | None:
     kind = "torch_missing" if TORCH in missing else "packages_missing"
     return Lack(
         kind,
-        f"The chosen Python, {python}, lacks {', '.join(map(name_of, missing))}. Ask whoever set it up to "
-        "install them, or clear the choice in the Models panel to use Slicer's own.",
+        _(
+            "The chosen Python, {python}, lacks {packages}. Ask whoever set it up to "
+            "install them, or clear the choice in the Models panel to use Slicer's own."
+        ).format(python=python, packages=", ".join(map(name_of, missing))),
     )

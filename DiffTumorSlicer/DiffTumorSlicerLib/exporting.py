@@ -17,15 +17,18 @@ from difftumor.provenance import write_json
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.results import segmentation_of, sidecar_of
 from DiffTumorSlicerLib.segments import organ_mask
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import add_volume_like, remove_node, volume_array
 
 SUFFIXES = (".nii.gz", ".nrrd", ".mha")
 MARK = "SYNTHETIC"
 LONGEST_DESCRIPTION = 64  # DICOM's limit for such a text
 SERIES_NUMBERS = {"image": "9001", "segmentation": "9002"}
-INSTANCES = (
-    "DICOM.instanceUIDs"  # what Slicer remembers of a volume that came from its DICOM database
-)
+# What Slicer remembers of a volume that came from its DICOM database, and where its plug-in for
+# segmentations looks for the images that they belong to.
+INSTANCES = "DICOM.instanceUIDs"
+PATIENT_TAGS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+STUDY_TAGS = ("StudyID", "StudyDate", "StudyTime", "StudyDescription")
 
 
 class ExportError(RuntimeError):
@@ -55,7 +58,9 @@ def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
     if not suffix:
         raise ExportError(
-            f"{path.name} has no suffix that is known. Use one of {', '.join(SUFFIXES)}."
+            _("{name} has no suffix that is known. Use one of {suffixes}.").format(
+                name=path.name, suffixes=", ".join(SUFFIXES)
+            )
         )
     stem = path.name[: -len(suffix)]
     targets = [path, path.with_name(f"{stem}-mask{suffix}"), path.with_name(f"{stem}.json")]
@@ -70,21 +75,37 @@ def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
                 shutil.move(part, target)
     except OSError as error:
         raise ExportError(
-            f"The result could not be written to {path.parent} ({error.strerror or error}). Choose a "
-            "folder that is yours, with enough free space."
+            _(
+                "The result could not be written to {folder} ({why}). Choose a "
+                "folder that is yours, with enough free space."
+            ).format(folder=path.parent, why=error.strerror or error)
         ) from error
     finally:
         remove_node(scene, mask)
     return targets
 
 
-def save_dicom(scene: Any, node: Any, folder: Path) -> list[Path]:
-    """Write a result as a DICOM series and its tumors as a DICOM segmentation, as far as Slicer can.
+def can_segment(node: Any) -> bool:
+    """Whether Slicer could write the tumors of a result as a DICOM segmentation."""
+    plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
+    database = _database()
+    return (
+        "DICOMSegmentationPlugin" in plugins
+        and database is not None
+        and bool(database.isOpen)
+        and segmentation_of(node) is not None
+    )
+
+
+def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = False) -> list[Path]:
+    """Write a result as a DICOM series, and its tumors as a DICOM segmentation of that series.
 
     Args:
         scene: of the result.
         node: the result volume; patient and study are those of its place in the subject hierarchy.
         folder: where to; a folder for each series is made in it.
+        segmentation: needs `can_segment`, and puts the series into Slicer's DICOM database, since Slicer
+            writes segmentations of what is there only.
 
     Returns: the folders that were written.
     Raises: ExportError: Slicer has no DICOM export here, or refused.
@@ -92,52 +113,113 @@ def save_dicom(scene: Any, node: Any, folder: Path) -> list[Path]:
     plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
     if "DICOMScalarVolumePlugin" not in plugins:
         raise ExportError(
-            "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "
-            "modules."
+            _(
+                "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "
+                "modules."
+            )
         )
     written = [_export(scene, node, node, "DICOMScalarVolumePlugin", "image", folder)]
-    segmentation = segmentation_of(node)
-    if segmentation is None:
+    if not segmentation:
         return written
-    if "DICOMSegmentationPlugin" not in plugins or not node.GetAttribute(INSTANCES):
-        raise ExportError(
-            f"The image was written to {written[0]}. Slicer writes a DICOM segmentation only for a series "
-            "that is in its DICOM database: import that folder in the DICOM module, load the series, and "
-            "export the segmentation from the Data module. Or save the outline as NIfTI or NRRD."
-        )
-    plugin = "DICOMSegmentationPlugin"
-    return [*written, _export(scene, node, segmentation, plugin, "segmentation", folder)]
+    # For this export only: with its next tumor the result is not that series any more.
+    node.SetAttribute(INSTANCES, _into_database(written[0]))
+    try:
+        outlines = segmentation_of(node)
+        plugin = "DICOMSegmentationPlugin"
+        return [*written, _export(scene, node, outlines, plugin, "segmentation", folder)]
+    finally:
+        node.RemoveAttribute(INSTANCES)
 
 
 def _export(scene: Any, result: Any, node: Any, plugin: str, what: str, folder: Path) -> Path:
     """Let one of Slicer's DICOM plug-ins write a node into a folder of its own."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    tags = _patient_tags(hierarchy, result)
     target = folder / f"{file_stem(result)}-{what}"
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(
-            f"The folder {target} could not be made ({error.strerror or error}). Choose a folder that is "
-            "yours, with enough free space."
+            _(
+                "The folder {target} could not be made ({why}). Choose a folder that is "
+                "yours, with enough free space."
+            ).format(target=target, why=error.strerror or error)
         ) from error
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    before = _files(target)
     exporter = slicer.modules.dicomPlugins[plugin]()
     exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
-    if not exportables:
-        raise ExportError(
-            f"Slicer cannot write the {what} as DICOM: the scan has no patient and study. Load the scan from "
-            "DICOM, or drag it into a study in the Data module, and try again."
-        )
     description = f"{MARK} tumor, research only: {result.GetName()}"
+    tags |= {
+        "SeriesDescription": description[:LONGEST_DESCRIPTION],
+        "SeriesNumber": SERIES_NUMBERS[what],
+        "PatientComments": f"{MARK} tumor, research only",
+    }
     for exportable in exportables:
         exportable.directory = str(target)
-        exportable.setTag("SeriesDescription", description[:LONGEST_DESCRIPTION])
-        exportable.setTag("SeriesNumber", SERIES_NUMBERS[what])
+        for name, value in tags.items():
+            exportable.setTag(name, value)
     refused = exporter.export(exportables)
-    if refused:
+    words = {"image": _("image"), "segmentation": _("segmentation")}
+    # The plug-in does not look whether the program that it calls has written anything.
+    if refused or not _files(target) - before:
         raise ExportError(
-            f"Slicer could not write the {what} as DICOM: {refused}. Save as NIfTI or NRRD instead."
+            _(
+                "Slicer could not write the {what} as DICOM: {why}. Save as NIfTI or NRRD instead."
+            ).format(what=words[what], why=refused or _("no file was made"))
         )
     return target
+
+
+def _patient_tags(hierarchy: Any, node: Any) -> dict[str, str]:
+    """Patient and study of a volume; Slicer's plug-ins take them from nowhere else.
+
+    Raises: ExportError: it belongs to none.
+    """
+    study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
+    patient = hierarchy.GetItemParent(study) if study else 0
+    if not patient or patient == hierarchy.GetSceneItemID():
+        raise ExportError(
+            _(
+                "Slicer cannot write this as DICOM: the scan has no patient and study. Load the scan from DICOM, "
+                "or drag it into a study in the Data module, and try again."
+            )
+        )
+    tags = {
+        name: str(hierarchy.GetItemAttribute(item, f"DICOM.{name}") or "")
+        for item, names in ((patient, PATIENT_TAGS), (study, STUDY_TAGS))
+        for name in names
+    }
+    tags["StudyInstanceUID"] = str(hierarchy.GetItemUID(study, "DICOM") or "")
+    return {name: value for name, value in tags.items() if value}
+
+
+def _database() -> Any:
+    """Slicer's DICOM database; None where it has none."""
+    return getattr(slicer, "dicomDatabase", None)
+
+
+def _into_database(folder: Path) -> str:
+    """Put a series into Slicer's DICOM database.  Returns: the UIDs of its images."""
+    import pydicom  # in every Slicer, but not at file scope
+
+    database = _database()
+    uids = []
+    for file in sorted(_files(folder)):
+        database.insert(str(file))
+        uids.append(str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID))
+    if not all(database.fileForInstance(uid) for uid in uids):
+        raise ExportError(
+            _(
+                "The images were written to {folder}, but Slicer's DICOM database did not take them. Import that "
+                "folder in the DICOM module, or save the outline as NIfTI or NRRD."
+            ).format(folder=folder)
+        )
+    return " ".join(uids)
+
+
+def _files(folder: Path) -> set[Path]:
+    """All files below a folder; each plug-in has its own way of naming them."""
+    return {path for path in folder.rglob("*") if path.is_file()}
 
 
 def _mask_volume(scene: Any, node: Any) -> Any:
@@ -165,6 +247,6 @@ def _write_volume(scene: Any, node: Any, path: Path) -> None:
         storage.SetFileName(str(path))
         storage.SetUseCompression(True)
         if not storage.WriteData(node) or not path.is_file():
-            raise OSError("Slicer did not write it")
+            raise OSError(_("Slicer did not write it"))
     finally:
         scene.RemoveNode(storage)

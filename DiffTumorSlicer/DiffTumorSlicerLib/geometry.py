@@ -9,6 +9,8 @@ import slicer
 import vtk
 from numpy.typing import NDArray
 
+from DiffTumorSlicerLib.translation import tr as _
+
 
 class SceneError(ValueError):
     """The scene does not hold what is needed; the message is a sentence with the next step."""
@@ -58,13 +60,13 @@ def _refusal(node: Any) -> str:
     name = node.GetName()
     above = node.GetParentTransformNode().GetName()
     if node.IsA("vtkMRMLMarkupsNode"):
-        return (
-            f'"{name}" lies under the transform "{above}", which bends space: an ellipsoid would not stay '
+        return _(
+            '"{name}" lies under the transform "{above}", which bends space: an ellipsoid would not stay '
             "one. Take it out of the transform in the Transforms module, or place a new one."
-        )
-    what = "segmentation" if node.IsA("vtkMRMLSegmentationNode") else "volume"
-    return (
-        f'The {what} "{name}" lies under the transform "{above}", which bends space (Slicer adds such a '
+        ).format(name=name, above=above)
+    what = _("segmentation") if node.IsA("vtkMRMLSegmentationNode") else _("volume")
+    return _(
+        'The {what} "{name}" lies under the transform "{above}", which bends space (Slicer adds such a '
         "one for a tilted gantry). Make a hardened copy in the Volumes panel and use the copy; the original "
         "stays as it is."
-    )
+    ).format(what=what, name=name, above=above)

@@ -9,6 +9,7 @@ import vtk
 from numpy.typing import NDArray
 
 from DiffTumorSlicerLib.geometry import SceneError, general_transform, to_array, to_vtk
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import add_resampled, place_beside, unique_name, volume_array
 
 # A gantry's tilt or an uneven table makes a volume a little larger; what makes it this much larger is
@@ -100,9 +101,11 @@ def _bent_extent(node: Any) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
     growth = np.prod(size.astype(float)) / np.prod(np.diff(extent).astype(float) + 1)
     if not np.isfinite(index).all() or growth > MAX_GROWTH:
         raise SceneError(
-            f'A hardened copy of "{node.GetName()}" would be {growth:.0f} times as large as the original: '
-            "its transform is no acquisition geometry. Check the transform, or resample the volume with "
-            "the module Resample Scalar/Vector/DWI Volume."
+            _(
+                'A hardened copy of "{name}" would be {growth:.0f} times as large as the original: '
+                "its transform is no acquisition geometry. Check the transform, or resample the volume with "
+                "the module Resample Scalar/Vector/DWI Volume."
+            ).format(name=node.GetName(), growth=growth)
         )
     i, j, k = (int(n) for n in size)
     return first, (i, j, k)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from DiffTumorSlicerLib.geometry import SceneError
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import own_affine, tell_changed, volume_array
 
 TUMOR = "DiffTumor.Tumor."  # and the number of the tumor, from 1
@@ -40,8 +41,10 @@ def read_history(node: Any) -> list[dict[str, Any]]:
             raise _damaged() from error
         if not isinstance(entry, dict) or entry.get("version") != VERSION:
             raise SceneError(
-                f'The tumors of "{node.GetName()}" were recorded by another version of this module. '
-                "Update DiffTumorSlicer, or synthesize again from the original."
+                _(
+                    'The tumors of "{name}" were recorded by another version of this module. '
+                    "Update DiffTumorSlicer, or synthesize again from the original."
+                ).format(name=node.GetName())
             )
         entries.append(entry)
     return entries
@@ -81,8 +84,10 @@ def undo(node: Any, entry: dict[str, Any]) -> None:
     changed, before = _unpacked(entry, here.shape)
     if zlib.crc32(here[changed].tobytes()) != entry.get("checksum"):
         raise SceneError(
-            f'The voxels of the tumor in "{node.GetName()}" have been changed since it was made, so what was '
-            "there before does not fit any more. Delete the volume and synthesize again from the original."
+            _(
+                'The voxels of the tumor in "{name}" have been changed since it was made, so what was '
+                "there before does not fit any more. Delete the volume and synthesize again from the original."
+            ).format(name=node.GetName())
         )
     here[changed] = before  # a view: this writes into the node
     tell_changed(node)
@@ -108,8 +113,10 @@ def _as_recorded(node: Any, entry: dict[str, Any]) -> NDArray[Any]:
         if np.linalg.det(then[:3, :3]) * np.linalg.det(now[:3, :3]) > 0:
             return array
     raise SceneError(
-        f'"{node.GetName()}" has been cropped, resampled or converted since the tumor was made, so it '
-        "cannot be removed from it. Delete the volume and synthesize again from the original."
+        _(
+            '"{name}" has been cropped, resampled or converted since the tumor was made, so it '
+            "cannot be removed from it. Delete the volume and synthesize again from the original."
+        ).format(name=node.GetName())
     )
 
 
@@ -150,8 +157,10 @@ def _unpacked(
 
 def _damaged() -> SceneError:
     return SceneError(
-        "The record of the tumor is damaged, so it cannot be removed. Delete the volume and "
-        "synthesize again from the original."
+        _(
+            "The record of the tumor is damaged, so it cannot be removed. Delete the volume and "
+            "synthesize again from the original."
+        )
     )
 
 

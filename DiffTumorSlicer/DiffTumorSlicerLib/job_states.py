@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from DiffTumorSlicerLib.translation import tr as _
+
 TICK_S = 0.25  # how often the elapsed time is told anew
-REPLACED = "A newer request took the place of this one."
+REPLACED = _("A newer request took the place of this one.")
 
 
 @dataclass(frozen=True)

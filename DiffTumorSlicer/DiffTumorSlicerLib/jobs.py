@@ -25,6 +25,7 @@ from difftumor.protocol import (
 )
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.job_states import Board, JobState
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.wording import in_panel_words, sentence_of
 
 __all__ = [
@@ -190,7 +191,7 @@ class WorkerJobs:
     def close(self) -> None:
         """End the worker; running jobs count as cancelled. A later job starts a new one."""
         for job in list(self._jobs.values()):
-            self._end(job, kind="cancelled", sentence="The computation was stopped.")
+            self._end(job, kind="cancelled", sentence=_("The computation was stopped."))
         if self._bridge is not None:
             self._bridge.close()
             self._bridge = None
@@ -199,7 +200,7 @@ class WorkerJobs:
 
     def _ask(self, job: Job) -> None:
         """Send the next request of a job."""
-        _, parameters = job.requests[len(job.answers)]
+        _label, parameters = job.requests[len(job.answers)]
         try:
             job.request_id = self._bridge.request(  # type: ignore[union-attr]
                 job.task, parameters, job.arrays(), panel=job.panel
@@ -232,14 +233,14 @@ class WorkerJobs:
                     log_path=event.log,
                 )
             case CancelledEvent() | SupersededEvent() | ErrorEvent():
-                self._end(job, kind="cancelled", sentence="Cancelled. Nothing was changed.")
+                self._end(job, kind="cancelled", sentence=_("Cancelled. Nothing was changed."))
 
     def _answered(self, job: Job, event: ResultEvent) -> None:
         """A result has come: the next request, or the end."""
         try:
             arrays = self._bridge.take(event.id)  # type: ignore[union-attr]
             if job.cancelled:
-                self._end(job, kind="cancelled", sentence="Cancelled. Nothing was changed.")
+                self._end(job, kind="cancelled", sentence=_("Cancelled. Nothing was changed."))
                 return
             if sentence := job.gone():
                 self._end(job, kind="failed", sentence=sentence)
@@ -280,14 +281,16 @@ def explain(error: Exception) -> dict[str, str]:
     """Sentence and details of an exception."""
     details = "".join(traceback.format_exception(error))
     if isinstance(error, MemoryError):
-        sentence = "The memory was not enough to show the result. Close other programs or volumes, then try again."
+        sentence = _(
+            "The memory was not enough to show the result. Close other programs or volumes, then try again."
+        )
     elif isinstance(error, (ValueError, OSError, RuntimeError)) and str(error):
         sentence = in_panel_words(str(error))
     else:
-        sentence = (
-            f"A fault of the program ({type(error).__name__}) stopped this. Try again; if it happens again, "
+        sentence = _(
+            "A fault of the program ({kind}) stopped this. Try again; if it happens again, "
             "report it with the details."
-        )
+        ).format(kind=type(error).__name__)
     return {"sentence": sentence, "details": details}
 
 

@@ -11,12 +11,13 @@ from difftumor import models
 from difftumor.models import Identification, ModelError
 from difftumor.protocol import Cancelled
 from DiffTumorSlicerLib.jobs import Board, SessionError, explain
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.wording import in_panel_words
 
 Report = Callable[[int, int], None]
 Work = Callable[[Report], str]
 PANEL = "models"
-OCCUPIED = "Another model is being worked on. Wait for it, or cancel it first."
+OCCUPIED = _("Another model is being worked on. Wait for it, or cancel it first.")
 
 
 class ModelJobs:
@@ -103,7 +104,7 @@ class ModelJobs:
         except Cancelled:
             end = {
                 "kind": "cancelled",
-                "sentence": "Cancelled. A download goes on from here next time.",
+                "sentence": _("Cancelled. A download goes on from here next time."),
             }
         except ModelError as error:
             end = {"kind": "failed", "sentence": in_panel_words(str(error))}
@@ -117,13 +118,15 @@ def download_work(model_id: str, accept: bool) -> Work:
     row = _row(model_id)
     if not (accept or row["licence_accepted"] or row["installed"]):
         raise SessionError(
-            f'"{row["title"]}" is under the licence {row["licence"]} ({row["licence_url"]}). Read it and '
-            "accept it, then the download starts."
+            _(
+                '"{title}" is under the licence {licence} ({url}). Read it and '
+                "accept it, then the download starts."
+            ).format(title=row["title"], licence=row["licence"], url=row["licence_url"])
         )
 
     def work(report: Report) -> str:
         models.download(model_id, accept_licence=accept, callback=report)
-        return f'"{row["title"]}" is installed.'
+        return _('"{title}" is installed.').format(title=row["title"])
 
     return work
 
@@ -136,7 +139,7 @@ def import_work(path: Path | str, model_id: str | None, found: Mapping[str, Any]
         done = models.import_file(
             path, model_id, identify=lambda _: identification, callback=report
         )
-        return f'"{done.card.get("title", done.id)}" is installed.'
+        return _('"{title}" is installed.').format(title=done.card.get("title", done.id))
 
     return work
 
@@ -147,7 +150,7 @@ def verify_work(model_id: str) -> Work:
 
     def work(report: Report) -> str:
         models.verify(model_id, report)
-        return f'"{row["title"]}" is unchanged.'
+        return _('"{title}" is unchanged.').format(title=row["title"])
 
     return work
 
@@ -158,7 +161,9 @@ def remove_work(model_id: str, forget: bool) -> Work:
 
     def work(_report: Report) -> str:
         freed = models.remove(model_id, forget=forget)
-        return f'"{row["title"]}" was removed, {freed / 1e6:.0f} MB are free again.'
+        return _('"{title}" was removed, {size:.0f} MB are free again.').format(
+            title=row["title"], size=freed / 1e6
+        )
 
     return work
 
@@ -166,5 +171,7 @@ def remove_work(model_id: str, forget: bool) -> Work:
 def _row(model_id: str) -> dict[str, Any]:
     row = next((row for row in models.list_models() if row["id"] == model_id), None)
     if row is None:
-        raise SessionError(f'There is no model "{model_id}". Choose one of the list.')
+        raise SessionError(
+            _('There is no model "{model}". Choose one of the list.').format(model=model_id)
+        )
     return row

@@ -26,6 +26,7 @@ from slicer.parameterNodeWrapper import (
 )
 
 from difftumor.parameters import SynthesisParameters
+from DiffTumorSlicerLib.translation import tr as _
 
 SCHEMA_VERSION = 1  # of what a scene keeps; larger ones come from a newer module
 NOT_GIVEN: dict[type, Any] = {int: 0, float: 0.0, str: ""}
@@ -109,9 +110,13 @@ def open_parameters(node: vtkMRMLScriptedModuleNode) -> tuple[ModuleParameters, 
             pass  # a value that is no number or no choice: told below
     node.UnsetAllParameters()
     node.RemoveNodeReferenceIDs(None)
-    why = "were saved by a newer version of it" if newer else "are damaged"
-    return wrap(node), (
-        f"The scene's settings of this module {why} and cannot be used; they start from their defaults. "
+    if newer:
+        return wrap(node), _(
+            "The scene's settings of this module were saved by a newer version of it and cannot be used; they "
+            "start from their defaults. Volumes, segmentations and results are as they were."
+        )
+    return wrap(node), _(
+        "The scene's settings of this module are damaged and cannot be used; they start from their defaults. "
         "Volumes, segmentations and results are as they were."
     )
 

@@ -13,6 +13,7 @@ from difftumor.ellipsoids import Box
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.history import TUMOR, forget_last, read_history, remember, tumors_of, undo
 from DiffTumorSlicerLib.segments import add_tumor_segment
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import (
     add_volume_like,
     place_beside,
@@ -153,7 +154,9 @@ def remove_last(scene: Any, node: Any) -> int:
     history = read_history(node)
     if not history:
         raise SceneError(
-            f'"{node.GetName()}" holds no tumor of this module. Choose a result volume.'
+            _('"{name}" holds no tumor of this module. Choose a result volume.').format(
+                name=node.GetName()
+            )
         )
     last, segmentation = history[-1], segmentation_of(node)
     if len(history) == 1:
@@ -208,7 +211,11 @@ def keep_variant(scene: Any, node: Any) -> int:
     """
     group = node.GetAttribute(VARIANTS)
     if not group:
-        raise SceneError(f'"{node.GetName()}" is not one of several variants. Choose a variant.')
+        raise SceneError(
+            _('"{name}" is not one of several variants. Choose a variant.').format(
+                name=node.GetName()
+            )
+        )
     count = scene.GetNumberOfNodesByClass(node.GetClassName())
     nodes = [scene.GetNthNodeByClass(i, node.GetClassName()) for i in range(count)]
     others = [n for n in nodes if n is not node and n.GetAttribute(VARIANTS) == group]

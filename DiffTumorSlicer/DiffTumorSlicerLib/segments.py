@@ -13,6 +13,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 from difftumor.ellipsoids import Box
 from difftumor.grids import Grid, GridError, covering_box, resample
 from DiffTumorSlicerLib.geometry import SceneError, to_array, to_world
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import array_of, place_beside, volume_grid
 
 LABELMAP = "Binary labelmap"  # Slicer's own name of the representation
@@ -39,7 +40,11 @@ def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDA
     name = segmentation_node.GetName()
     segment = segmentation_node.GetSegmentation().GetSegment(segment_id) if segment_id else None
     if segment is None:
-        raise SceneError(f'The chosen segment is not in "{name}" any more. Choose the organ again.')
+        raise SceneError(
+            _('The chosen segment is not in "{name}" any more. Choose the organ again.').format(
+                name=name
+            )
+        )
     target = volume_grid(volume_node)
     transform = to_world(segmentation_node)
     image = slicer.vtkOrientedImageData()
@@ -51,8 +56,10 @@ def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDA
         )
     if not found:
         raise SceneError(
-            f'The segment "{segment.GetName()}" of "{name}" cannot be turned into voxels. Create its '
-            "binary labelmap in the Segmentations module, or choose another segment."
+            _(
+                'The segment "{segment}" of "{name}" cannot be turned into voxels. Create its '
+                "binary labelmap in the Segmentations module, or choose another segment."
+            ).format(segment=segment.GetName(), name=name)
         )
     if image.GetNumberOfPoints() == 0:
         return np.zeros(target.shape, bool)
@@ -66,7 +73,9 @@ def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDA
     try:
         source = Grid(mask.shape, affine).cropped(occupied)  # type: ignore[arg-type]
     except GridError as error:
-        raise SceneError(f'The geometry of "{name}" cannot be used: {error}') from error
+        raise SceneError(
+            _('The geometry of "{name}" cannot be used: {error}').format(name=name, error=error)
+        ) from error
     found = np.zeros(target.shape, bool)
     box = covering_box(source, target)
     if all(part.start < part.stop for part in box):
@@ -124,11 +133,16 @@ def add_tumor_segment(
     segment = segmentation.GetSegment(segment_id) if segment_id else None
     if segment is None:
         raise SceneError(
-            f'The tumor could not be added to "{segmentation_node.GetName()}". Remove that segmentation '
-            "and press Synthesize again."
+            _(
+                'The tumor could not be added to "{name}". Remove that segmentation '
+                "and press Synthesize again."
+            ).format(name=segmentation_node.GetName())
         )
     segment.SetTag(segment.GetTerminologyEntryTagName(), terminology(organ))
     segment.SetTag("DiffTumor.Synthetic", "1")
+    # Slicer's DICOM export would call it drawn by hand otherwise.
+    segment.SetTag("DICOM.SegmentAlgorithmType", "AUTOMATIC")
+    segment.SetTag("DICOM.SegmentAlgorithmName", "DiffTumorSlicer")
     return segmentation_node, segment_id
 
 

@@ -37,13 +37,14 @@ from DiffTumorSlicerLib.model_jobs import (
 )
 from DiffTumorSlicerLib.synthesis_jobs import synthesis_job
 from DiffTumorSlicerLib.synthesis_wishes import PANEL, check_model, check_room, wish
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.wording import doctor_line
 
 __all__ = ["JobState", "Session", "SessionError"]
 
 DOCTOR = "doctor"
 LARGEST_SEED = 2**63 - 1
-SCENE_CLOSED = "The scene was closed, so the computation was stopped. Load a volume to go on."
+SCENE_CLOSED = _("The scene was closed, so the computation was stopped. Load a volume to go on.")
 
 
 class Session:
@@ -209,7 +210,7 @@ class Session:
             first = int(pack.get("seed", 0))
             seeds = [(first + index) % (LARGEST_SEED + 1) for index in range(seeds)]
         if not seeds:
-            raise SessionError("No variant was asked for. Ask for one seed or more.")
+            raise SessionError(_("No variant was asked for. Ask for one seed or more."))
         return self._synthesize(
             parameters, volume_node, seeds, segmentation_node, segment_id, roi_node, into, device
         )
@@ -251,7 +252,7 @@ class Session:
         """
         if self.state.running:
             raise SessionError(
-                "A tumor is being made. Wait for it, or press Cancel, then remove the last one."
+                _("A tumor is being made. Wait for it, or press Cancel, then remove the last one.")
             )
         return results.remove_last(self.scene, node)
 
@@ -280,7 +281,9 @@ class Session:
         """
         self._models.check_free()
         if not Path(path).exists():
-            raise SessionError(f"There is nothing at {path}. Choose the file again.")
+            raise SessionError(
+                _("There is nothing at {path}. Choose the file again.").format(path=path)
+            )
 
         def finish(answers: list[Answer]) -> None:
             work = import_work(path, model_id, answers[0].metadata)
@@ -318,7 +321,7 @@ class Session:
         """
         if self.busy:
             raise SessionError(
-                "Something is still being computed. Wait for it, or cancel it first."
+                _("Something is still being computed. Wait for it, or cancel it first.")
             )
         self._jobs.close()
         self._warm_model = ""

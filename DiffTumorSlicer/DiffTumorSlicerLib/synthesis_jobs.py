@@ -22,6 +22,7 @@ from DiffTumorSlicerLib.results import (
     segmentation_of,
 )
 from DiffTumorSlicerLib.synthesis_wishes import PANEL, TASK, Wish
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import changed_since, volume_array
 from DiffTumorSlicerLib.wording import in_panel_words
 
@@ -38,7 +39,7 @@ def synthesis_job(scene: Any, asked: Wish, seeds: Sequence[int] = ()) -> Job:
     many = len(packs) > 1
     requests = [
         (
-            f"variant {index} of {len(packs)}" if many else "",
+            _("variant {index} of {count}").format(index=index, count=len(packs)) if many else "",
             {
                 "parameters": to_dict(pack),
                 "affine": asked.grid.affine.tolist(),
@@ -69,15 +70,15 @@ def _watch(scene: Any, asked: Wish) -> Callable[[], str]:
     def gone() -> str:
         # By identity: after a scene was closed another node can have the same id.
         if scene.GetNodeByID(node_id) is not source:
-            return (
-                f'"{name}" was removed from the scene while the tumor was being made, so there is nothing '
+            return _(
+                '"{name}" was removed from the scene while the tumor was being made, so there is nothing '
                 "to show it in. Choose a volume and press Synthesize again."
-            )
+            ).format(name=name)
         if changed_since(source) != mark:
-            return (
-                f'The voxels of "{name}" were changed while the tumor was being made, so it was left out. '
+            return _(
+                'The voxels of "{name}" were changed while the tumor was being made, so it was left out. '
                 "Press Synthesize again."
-            )
+            ).format(name=name)
         return ""
 
     return gone
@@ -148,16 +149,18 @@ def _show_variants(scene: Any, asked: Wish, tumors: list[Tumor]) -> Outcome:
             remove_result(scene, node)
         raise
     outcome = _outcome(scene, nodes, tumors)
-    sentence = f"{len(nodes)} variants are ready. Choose the one to keep."
+    sentence = _("{count} variants are ready. Choose the one to keep.").format(count=len(nodes))
     return replace(outcome, sentence=sentence)
 
 
 def _outcome(scene: Any, nodes: list[Any], tumors: list[Tumor]) -> Outcome:
     lesions = [lesion for tumor in tumors for lesion in tumor.sidecar["result"]["lesions"]]
     volume = sum(lesion.get("volume_mm3", 0.0) for lesion in lesions) / 1000
-    what = "A synthetic tumor" if len(lesions) == 1 else f"{len(lesions)} synthetic tumors"
-    verb = "is" if len(lesions) == 1 else "are"
-    sentence = f'{what} of {volume:.2f} ml {verb} in "{nodes[0].GetName()}".'
+    if len(lesions) == 1:
+        said = _('A synthetic tumor of {volume:.2f} ml is in "{name}".')
+    else:
+        said = _('{count} synthetic tumors of {volume:.2f} ml are in "{name}".')
+    sentence = said.format(count=len(lesions), volume=volume, name=nodes[0].GetName())
     notes = [in_panel_words(n) for tumor in tumors for n in tumor.sidecar["result"]["notes"]]
 
     def show_in_3d() -> None:

@@ -14,7 +14,7 @@ from difftumor import models
 from difftumor.ellipsoids import ellipsoid_box, ellipsoid_mask
 from difftumor.grids import Grid
 from difftumor.parameters import MODELLED, SynthesisParameters, from_dict, to_dict
-from difftumor.sites import SynthesisError, sites_of
+from difftumor.sites import NEEDED_MEMORY_GB, SynthesisError, sites_of
 from DiffTumorSlicerLib.ellipsoid import ellipsoid_of
 from DiffTumorSlicerLib.host import Host
 from DiffTumorSlicerLib.jobs import SessionError
@@ -23,13 +23,12 @@ from DiffTumorSlicerLib.results import (
     is_result,
 )
 from DiffTumorSlicerLib.segments import organ_mask
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import volume_array, volume_grid
 from DiffTumorSlicerLib.wording import in_panel_words
 
 TASK = PANEL = "synthesis"
-# Memory of a worker with the full-size networks at its peak (as measured for `doctor`), and of one that
-# already holds them, or needs none.
-MODEL_MEMORY = 2_000_000_000
+# Memory of a worker that already holds the networks, or needs none.
 WARM_MEMORY = 1_000_000_000
 PLAIN_MEMORY = 400_000_000
 SPARE_DISK = 64_000_000
@@ -84,28 +83,40 @@ def wish(
     """
     source = into if into is not None else volume_node
     if source is None:
-        raise SessionError("There is no volume yet. Load a CT or choose one in the Volumes panel.")
+        raise SessionError(
+            _("There is no volume yet. Load a CT or choose one in the Volumes panel.")
+        )
     if into is not None and not is_result(into):
         raise SessionError(
-            f'"{into.GetName()}" was not made by this module, so no tumor can be added to it. Choose a '
-            "result, or make a new one."
+            _(
+                '"{name}" was not made by this module, so no tumor can be added to it. Choose a '
+                "result, or make a new one."
+            ).format(name=into.GetName())
         )
     if into is not None and volume_node not in (None, into, input_of(into)):
         raise SessionError(
-            f'"{into.GetName()}" was made from another volume than "{volume_node.GetName()}". Choose its own '
-            "volume, or make a new result."
+            _(
+                '"{name}" was made from another volume than "{other}". Choose its own '
+                "volume, or make a new result."
+            ).format(name=into.GetName(), other=volume_node.GetName())
         )
     if source.IsA("vtkMRMLLabelMapVolumeNode"):
         raise SessionError(
-            f'"{source.GetName()}" is a label map, not an image. Choose the CT itself.'
+            _('"{name}" is a label map, not an image. Choose the CT itself.').format(
+                name=source.GetName()
+            )
         )
     array, grid = volume_array(source), volume_grid(source)
     if min(grid.shape) < 2:
         raise SessionError(
-            f'"{source.GetName()}" is a single slice, but a CT volume is needed. Load the whole series.'
+            _(
+                '"{name}" is a single slice, but a CT volume is needed. Load the whole series.'
+            ).format(name=source.GetName())
         )
     if array.dtype.kind not in "iuf":
-        raise SessionError(f'"{source.GetName()}" holds no numbers. Choose the CT itself.')
+        raise SessionError(
+            _('"{name}" holds no numbers. Choose the CT itself.').format(name=source.GetName())
+        )
     resolved = _resolved(parameters, roi_node)
     segment_id = segment_id or _only_segment(segmentation_node)
     organ = organ_mask(segmentation_node, segment_id, source) if segmentation_node else None
@@ -124,12 +135,14 @@ def _resolved(
         values["ellipsoid"] = to_dict(ellipsoid_of(roi_node))
     if not values.get("size") and values.get("ellipsoid") is None:
         raise SessionError(
-            "There is no ellipsoid yet. Press Place and click where the tumor shall be."
+            _("There is no ellipsoid yet. Press Place and click where the tumor shall be.")
         )
     try:
         return from_dict(SynthesisParameters, values)
     except ValueError as error:
-        raise SessionError(f"This cannot be done: {error}. Change it in the panel.") from error
+        raise SessionError(
+            _("This cannot be done: {error}. Change it in the panel.").format(error=error)
+        ) from error
 
 
 def _only_segment(segmentation_node: Any | None) -> str:
@@ -141,10 +154,14 @@ def _only_segment(segmentation_node: Any | None) -> str:
         return str(segmentation.GetNthSegmentID(0))
     if segmentation.GetNumberOfSegments() == 0:
         raise SessionError(
-            f'"{segmentation_node.GetName()}" has no segments. Segment the organ, or choose no segmentation.'
+            _('"{name}" has no segments. Segment the organ, or choose no segmentation.').format(
+                name=segmentation_node.GetName()
+            )
         )
     raise SessionError(
-        f'"{segmentation_node.GetName()}" has several segments. Choose the one that is the organ.'
+        _('"{name}" has several segments. Choose the one that is the organ.').format(
+            name=segmentation_node.GetName()
+        )
     )
 
 
@@ -153,13 +170,17 @@ def _check_place(asked: Wish) -> None:
     parameters, organ = asked.parameters, asked.organ
     if parameters.ellipsoid is None and organ is None:
         raise SessionError(
-            "Random placement needs an organ. Choose a segmentation and its segment, or place an ellipsoid."
+            _(
+                "Random placement needs an organ. Choose a segmentation and its segment, or place an ellipsoid."
+            )
         )
     needs_organ = parameters.ellipsoid is None or parameters.clip_to_organ
     if organ is not None and needs_organ and not organ.any():
         raise SessionError(
-            "The organ segment has no voxel inside the volume: it is empty or belongs to another scan. "
-            "Choose another segment, or none."
+            _(
+                "The organ segment has no voxel inside the volume: it is empty or belongs to another scan. "
+                "Choose another segment, or none."
+            )
         )
     if parameters.ellipsoid is None:
         return
@@ -174,8 +195,10 @@ def _check_place(asked: Wish) -> None:
     box = ellipsoid_box(asked.grid, *geometry)
     if not (ellipsoid_mask(asked.grid.cropped(box), *geometry) & organ[box]).any():
         raise SessionError(
-            "The ellipsoid lies entirely outside the organ. Move it into the organ, choose the right "
-            "segment, or switch the organ clip off."
+            _(
+                "The ellipsoid lies entirely outside the organ. Move it into the organ, choose the right "
+                "segment, or switch the organ clip off."
+            )
         )
 
 
@@ -186,19 +209,26 @@ def check_model(model: str) -> None:
     row = next((row for row in models.list_models() if row["id"] == model), None)
     if row is None:
         if not Path(model).expanduser().exists():
-            raise SessionError(f'There is no model "{model}". Choose one in the Models panel.')
+            raise SessionError(
+                _('There is no model "{model}". Choose one in the Models panel.').format(
+                    model=model
+                )
+            )
         return  # a file or folder by its path: the worker looks into it
     if row["task"] != TASK:
         raise SessionError(
-            f'"{row["title"]}" is a model for {row["task"] or "another task"}, not for tumor synthesis. '
-            "Choose another model."
+            _(
+                '"{title}" is a model for {task}, not for tumor synthesis. Choose another model.'
+            ).format(title=row["title"], task=row["task"] or _("another task"))
         )
     if row["problem"]:
         raise SessionError(in_panel_words(row["problem"]))
     if not row["installed"]:
         raise SessionError(
-            f'"{row["title"]}" is not installed. Press Download or Import in the Models panel, or choose '
-            "another model."
+            _(
+                '"{title}" is not installed. Press Download or Import in the Models panel, or choose '
+                "another model."
+            ).format(title=row["title"])
         )
 
 
@@ -216,12 +246,14 @@ def check_room(asked: Wish, host: Host, *, warm: bool) -> None:
     if asked.parameters.model == MODELLED:
         needed += PLAIN_MEMORY
     else:
-        needed += WARM_MEMORY if warm else MODEL_MEMORY
+        needed += WARM_MEMORY if warm else int(NEEDED_MEMORY_GB * 1e9)
     free = host.free_memory()
     if free is not None and free < needed:
         raise SessionError(
-            f"About {needed / 1e9:.1f} GB of memory are needed and {free / 1e9:.1f} GB are free. Close other "
-            "programs or volumes, or crop the scan with the module Crop Volume, then try again."
+            _(
+                "About {needed:.1f} GB of memory are needed and {free:.1f} GB are free. Close other "
+                "programs or volumes, or crop the scan with the module Crop Volume, then try again."
+            ).format(needed=needed / 1e9, free=free / 1e9)
         )
     disk = 2 * scan.nbytes + scan.size + SPARE_DISK
     folder = host.arrays_folder
@@ -229,11 +261,15 @@ def check_room(asked: Wish, host: Host, *, warm: bool) -> None:
         free_disk = host.free_disk(folder)
     except OSError as error:
         raise SessionError(
-            f"The folder for temporary files, {folder}, cannot be used ({error.strerror or error}). Choose "
-            "another one in the application settings."
+            _(
+                "The folder for temporary files, {folder}, cannot be used ({why}). Choose "
+                "another one in the application settings."
+            ).format(folder=folder, why=error.strerror or error)
         ) from error
     if free_disk < disk:
         raise SessionError(
-            f"About {disk / 1e6:.0f} MB are needed for temporary files and {free_disk / 1e6:.0f} MB are free in "
-            f"{folder}. Free some space on that disk, then try again."
+            _(
+                "About {needed:.0f} MB are needed for temporary files and {free:.0f} MB are free in "
+                "{folder}. Free some space on that disk, then try again."
+            ).format(needed=disk / 1e6, free=free_disk / 1e6, folder=folder)
         )

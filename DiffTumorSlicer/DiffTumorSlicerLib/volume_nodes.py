@@ -13,6 +13,7 @@ from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 from difftumor.ellipsoids import Box
 from difftumor.grids import Grid, GridError
 from DiffTumorSlicerLib.geometry import SceneError, to_array, to_vtk, to_world
+from DiffTumorSlicerLib.translation import tr as _
 
 
 def volume_array(node: Any) -> NDArray[Any]:
@@ -23,13 +24,17 @@ def volume_array(node: Any) -> NDArray[Any]:
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
         raise SceneError(
-            f'"{node.GetName()}" holds no image. Load it again, or choose another volume.'
+            _('"{name}" holds no image. Load it again, or choose another volume.').format(
+                name=node.GetName()
+            )
         )
     if image.GetNumberOfScalarComponents() != 1:
         raise SceneError(
-            f'"{node.GetName()}" holds {image.GetNumberOfScalarComponents()} values per voxel (a color or '
-            "vector volume). Choose a volume with one value per voxel; the module Vector to Scalar Volume "
-            "makes one."
+            _(
+                '"{name}" holds {count} values per voxel (a color or '
+                "vector volume). Choose a volume with one value per voxel; the module Vector to Scalar Volume "
+                "makes one."
+            ).format(name=node.GetName(), count=image.GetNumberOfScalarComponents())
         )
     return array_of(image)
 
@@ -50,7 +55,11 @@ def volume_grid(node: Any) -> Grid:
     try:
         return Grid(array.shape, affine)  # type: ignore[arg-type]
     except GridError as error:
-        raise SceneError(f'The geometry of "{node.GetName()}" cannot be used: {error}') from error
+        raise SceneError(
+            _('The geometry of "{name}" cannot be used: {error}').format(
+                name=node.GetName(), error=error
+            )
+        ) from error
 
 
 def changed_since(node: Any) -> int:
@@ -67,8 +76,10 @@ def set_patch(node: Any, box: Box, patch: NDArray[Any]) -> None:
     array = volume_array(node)
     if array[box].shape != patch.shape or array.dtype != patch.dtype:
         raise SceneError(
-            f'The result does not fit "{node.GetName()}", which has been cropped, resampled or converted '
-            "since. Press Synthesize again."
+            _(
+                'The result does not fit "{name}", which has been cropped, resampled or converted '
+                "since. Press Synthesize again."
+            ).format(name=node.GetName())
         )
     array[box] = patch
     tell_changed(node)

@@ -11,9 +11,9 @@ from difftumor.ct_warnings import ct_warnings
 from difftumor.grids import Grid
 from difftumor.sites import CROP_MM
 from DiffTumorSlicerLib.geometry import SceneError, has_nonlinear_parent
+from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import modality_of, volume_array, volume_grid
 
-PLANES = ("sagittal", "coronal", "axial")  # by the patient's axis that the slices follow
 OBLIQUE_DEG = 1.0
 SHEARED_DEG = 0.1
 
@@ -29,14 +29,16 @@ def volume_facts(node: Any) -> dict[str, str]:
     spacing = " x ".join(f"{mm:.3g}" for mm in grid.spacing)
     window = " to ".join(f"{hu:g}" for hu in WINDOW_HU)
     return {
-        "modality": modality_of(node.GetScene(), node) or "not stated",
-        "size": f"{size} voxels",
-        "spacing": f"{spacing} mm",
+        "modality": modality_of(node.GetScene(), node) or _("not stated"),
+        "size": _("{size} voxels").format(size=size),
+        "spacing": _("{spacing} mm").format(spacing=spacing),
         "orientation": _orientation(grid),
-        "range": f"{low:g} to {high:g}",
+        "range": _("{low:g} to {high:g}").format(low=low, high=high),
         "model": (
-            f"It sees {CROP_MM} mm around the tumor, resampled to 1 mm and clipped to {window} HU; "
-            "the result keeps this volume's own voxels."
+            _(
+                "It sees {crop} mm around the tumor, resampled to 1 mm and clipped to {window} HU; "
+                "the result keeps this volume's own voxels."
+            ).format(crop=CROP_MM, window=window)
         ),
     }
 
@@ -44,28 +46,42 @@ def volume_facts(node: Any) -> dict[str, str]:
 def volume_warnings(node: Any) -> list[str]:
     """What may go wrong with a volume, one sentence or two each; empty for an ordinary CT."""
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
-        return [f'"{node.GetName()}" is a label map, not an image. Choose the CT itself.']
+        return [
+            _('"{name}" is a label map, not an image. Choose the CT itself.').format(
+                name=node.GetName()
+            )
+        ]
     try:
         array, grid = volume_array(node), volume_grid(node)
     except SceneError as error:
         return [str(error)]
     if min(grid.shape) < 2:
         return [
-            f'"{node.GetName()}" is a single slice, but a CT volume is needed. Load the series.'
+            _('"{name}" is a single slice, but a CT volume is needed. Load the series.').format(
+                name=node.GetName()
+            )
         ]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [
-            f'"{node.GetName()}" has voxels that are not numbers. Repair it first, or load the original.'
+            _(
+                '"{name}" has voxels that are not numbers. Repair it first, or load the original.'
+            ).format(name=node.GetName())
         ]
     low, high = node.GetImageData().GetScalarRange()
     if low == high:
-        return [f'"{node.GetName()}" holds no image: its values are all {low:g}. Load it again.']
+        return [
+            _('"{name}" holds no image: its values are all {low:g}. Load it again.').format(
+                name=node.GetName(), low=low
+            )
+        ]
     warnings = []
     tilt = _shear_deg(grid)
     if tilt > SHEARED_DEG:
         warnings.append(
-            f"The slices are shifted against each other as by a gantry tilted by {tilt:.1f} degrees. "
-            "Tumors are placed rightly, but the views show the anatomy slanted."
+            _(
+                "The slices are shifted against each other as by a gantry tilted by {tilt:.1f} degrees. "
+                "Tumors are placed rightly, but the views show the anatomy slanted."
+            ).format(tilt=tilt)
         )
     warnings += ct_warnings(low, high, grid, modality_of(node.GetScene(), node))
     return warnings
@@ -80,9 +96,12 @@ def volume_notes(node: Any) -> list[str]:
         facts = volume_facts(node)
     except SceneError:
         return warnings
-    told = (
-        f"Modality {facts['modality']}, {facts['size']} of {facts['spacing']}, {facts['orientation']}, "
-        f"values {facts['range']}."
+    told = _("Modality {modality}, {size} of {spacing}, {orientation}, values {range}.").format(
+        modality=facts["modality"],
+        size=facts["size"],
+        spacing=facts["spacing"],
+        orientation=facts["orientation"],
+        range=facts["range"],
     )
     return [told, *warnings]
 
@@ -93,10 +112,11 @@ def _orientation(grid: Grid) -> str:
     normal /= np.linalg.norm(normal)
     axis = int(np.abs(normal).argmax())
     angle = float(np.rad2deg(np.arccos(min(abs(normal[axis]), 1.0))))
-    words = f"{PLANES[axis]} slices"
+    # By the patient's axis that the slices follow.
+    words = (_("sagittal slices"), _("coronal slices"), _("axial slices"))[axis]
     if angle > OBLIQUE_DEG:
-        words += f", oblique by {angle:.0f} degrees"
-    return words + (", left-handed" if grid.is_left_handed else "")
+        words += _(", oblique by {angle:.0f} degrees").format(angle=angle)
+    return words + (_(", left-handed") if grid.is_left_handed else "")
 
 
 def _shear_deg(grid: Grid) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from difftumor.protocol import ErrorEvent
+from DiffTumorSlicerLib.translation import tr as _
 
 _MODELS = "in the Models panel"
 # In order: special sentences first, then what is left of commands and options.
@@ -85,15 +86,17 @@ def sentence_of(event: ErrorEvent) -> str:
 def doctor_line(report: Mapping[str, Any]) -> str:
     """The doctor's answer in one line: what computes, or the first problem with its remedy."""
     working = [device for device in report["devices"] if device["ok"]]
-    best = working[0] if working else {"device": "no device"}
-    name = best.get("name") or {"cpu": "CPU", "mps": "Apple GPU"}.get(
+    best = working[0] if working else {"device": _("no device")}
+    name = best.get("name") or {"cpu": _("CPU"), "mps": _("Apple GPU")}.get(
         best["device"], best["device"]
     )
-    facts = [
-        f"{name} computes",
-        f"PyTorch {report['versions'].get('torch', 'unknown')}",
-        f"{report['memory_gb']['free']:g} of {report['memory_gb']['total']:g} GB memory free",
-        f"{report['disk_free_gb']:g} GB disk free",
-    ]
+    facts = _(
+        "{name} computes, PyTorch {torch}, {free:g} of {total:g} GB memory free, {disk:g} GB disk free."
+    ).format(
+        name=name,
+        torch=report["versions"].get("torch", _("unknown")),
+        disk=report["disk_free_gb"],
+        **report["memory_gb"],
+    )
     problems = [in_panel_words(problem) for problem in report["problems"]]
-    return ", ".join(facts) + "." + "".join(f" {problem}" for problem in problems)
+    return " ".join((facts, *problems))

@@ -90,7 +90,7 @@ class Bridge:
         log_folder: Path | None = None,
         temporary_folder: Path | None = None,
         start_timeout_s: float = 60.0,
-        cancel_grace_s: float = 0.4,
+        cancel_grace_s: float = 0.3,
         supersede_grace_s: float = 10.0,
     ) -> None:
         """Prepare; nothing is started or written yet.

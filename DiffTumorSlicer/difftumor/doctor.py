@@ -14,8 +14,8 @@ import torch
 from difftumor import models
 from difftumor.devices import available_devices, probe
 from difftumor.provenance import versions
+from difftumor.sites import NEEDED_MEMORY_GB
 
-NEEDED_MEMORY_GB = 2.0  # one early tumor with the full-size networks peaks below this
 NEEDED_DISK_GB = 1.0
 
 

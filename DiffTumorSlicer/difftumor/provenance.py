@@ -25,6 +25,10 @@ SYNTHETIC_NOTICE = (
     "This image contains SYNTHETIC tumors made by DiffTumorSlicer. "
     "Research use only: never for diagnosis."
 )
+LEGAL_NOTICE = (
+    "Research use only, not a medical device. DiffTumor's authors mention pending patents; their published "
+    "weights are for non-commercial use."
+)
 VERSIONS_OF = ("torch", "numpy", "scipy", "SimpleITK", "nibabel")
 
 

@@ -22,6 +22,7 @@ from difftumor.tumor_shapes import TumorShape, lesion_mask, sample_lesions
 
 CROP_MM = 96  # the networks see one crop of 96 voxels of 1 mm
 CROP_MARGIN_MM = 4  # surroundings that must be visible around a tumor
+NEEDED_MEMORY_GB = 2.0  # a process that makes a tumor with the full-size networks peaks below this
 LATENT_STRIDE = 4  # the mask reaches the network as every fourth voxel
 
 

@@ -113,6 +113,28 @@ def test_replay_refuses_another_scan(case, organs, tmp_path, capsys):
     assert not (tmp_path / "x.nii.gz").exists()
 
 
+def test_a_side_car_of_slicer_asks_for_the_files_that_it_cannot_name(
+    case, organs, tmp_path, capsys
+):
+    out, again = tmp_path / "r.nii.gz", tmp_path / "again.nii.gz"
+    assert synthesize(case, out, "--random", "tiny", "--organ", f"{organs}:5") == 0
+    content = json.loads((tmp_path / "r.json").read_text())
+    # As DiffTumorSlicerLib writes it of nodes that were never saved.
+    content["inputs"]["scan"].update(path="", name="CT 1")
+    content["inputs"]["organ"].update(path="", name="Organs", segment="liver", label=None)
+    (tmp_path / "s.json").write_text(json.dumps(content))
+    replay = ["replay", str(tmp_path / "s.json"), "--out", str(again), "--quiet"]
+    assert main(replay) == 1
+    said = capsys.readouterr().err
+    assert "CT 1" in said
+    assert "--scan FILE" in said
+    assert main([*replay, "--scan", str(case)]) == 1
+    assert "--organ MASK:label" in capsys.readouterr().err
+    assert not again.exists()
+    assert main([*replay, "--scan", str(case), "--organ", f"{organs}:5"]) == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
 def test_a_datalist_makes_many_cases_and_one_bad_case_does_not_stop_it(case, organs, tmp_path):
     center = [float(v) for v in liver_center(organs)]
     cases = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 import unittest
 
+import numpy as np
 import pytest
 
 from Testing import slicer_stand_in
@@ -36,6 +38,8 @@ app = slicer_stand_in.start()
 module = slicer_stand_in.load_module({path!r})
 import slicer
 assert slicer.util.mainWindow() is None and app.layoutManager() is None
+from DiffTumorSlicerLib import session
+assert session._ is slicer.i18n.tr, "sentences of the session are not translated"
 panel = module.widgetRepresentation()
 panel.enter(); panel.show(); app.processEvents()
 panel.exit(); panel.self().cleanup()
@@ -159,6 +163,48 @@ def test_reloading_takes_the_library_along():
     assert slicer_stand_in.slot_errors() == []
 
 
+@pytest.mark.usefixtures("same_library_afterwards")
+def test_reloading_while_a_job_runs_ends_it_and_the_next_press_works(monkeypatch):
+    from Testing.scene.scenes import FakeBridge, add_ct
+
+    bridges = []
+    module = slicer_stand_in.load_module(MODULE_FILE)
+
+    def opened():
+        from DiffTumorSlicerLib.environment import WorkerPython
+        from DiffTumorSlicerLib.host import Host
+
+        monkeypatch.setattr(WorkerPython, "ensure", lambda _self: None)
+        monkeypatch.setattr(
+            Host, "make_bridge", lambda _self: bridges.append(FakeBridge()) or bridges[-1]
+        )
+        panel = module.widgetRepresentation()
+        panel.enter()
+        return panel.self()
+
+    slicer.mrmlScene.Clear(0)
+    first = opened()
+    first.panels.volumes.ui.volumeSelector.setCurrentNode(add_ct(slicer.mrmlScene))
+    first.panels.synthesis.place._place((30.0, 26.0, 22.0))
+    first.panels.synthesis.synthesize()
+    assert bridges[0].requests
+    nodes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    first.onReload()
+    APP.processEvents()
+    assert bridges[0].closed
+    second = opened()
+    assert second is not first
+    assert not second.panels.synthesis._running
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == nodes
+    assert second.panels.synthesis.place.ellipsoid is not None  # kept by the scene
+    second.panels.synthesis.synthesize()
+    # Its answer would be made of the library before the reload.
+    assert bridges[1].requests
+    second.cleanup()
+    slicer.mrmlScene.Clear(0)
+    assert slicer_stand_in.slot_errors() == []
+
+
 def test_the_self_test_runs_and_passes():
     loaded = slicer_stand_in.load_module(MODULE_FILE)
     slicer.selfTests["DiffTumorSlicer"](msec=0)
@@ -249,3 +295,48 @@ class TestScripts:
         monkeypatch.setattr(environment, "find_lack", lambda chosen="": lack)
         with pytest.raises(ValueError, match="PyTorch is not installed"):
             logic.synthesize(*nodes)
+
+    def test_what_the_readme_shows_works_as_written(self, worker, module, tmp_path, capsys):
+        slicer.mrmlScene.Clear(0)
+        volume, roi = sys.modules["DiffTumorSlicer"]._test_scene()
+        waiting, with_callback = _readme_programs()
+        before = slicer.util.arrayFromVolume(volume).copy()
+        names = {"slicer": slicer, "volumeNode": volume, "roiNode": roi}
+        exec(waiting.replace("/tmp", str(tmp_path)), names)
+        assert (slicer.util.arrayFromVolume(volume) == before).all()
+        assert (slicer.util.arrayFromVolume(names["result"]) != before).any()
+        assert (tmp_path / "tumor-synthetic.nrrd").is_file()
+        assert "Slicer" not in capsys.readouterr().err
+        exec(with_callback, names)
+        began = time.monotonic()
+        while names["logic"].session.busy:
+            APP.processEvents()
+            assert time.monotonic() - began < 120
+        said = capsys.readouterr().out.splitlines()
+        assert any("(synthetic" in line for line in said), said
+        names["logic"].close()
+        slicer.mrmlScene.Clear(0)
+
+    def test_random_tumors_in_an_organ_as_the_readme_says(self, worker, logic):
+        from Testing.scene.scenes import add_ct, add_segmentation
+
+        volume = add_ct(slicer.mrmlScene, shape=(80, 80, 60))
+        mask = np.zeros((80, 80, 60), bool)
+        mask[15:65, 15:65, 10:50] = True
+        organs, ids = add_segmentation(slicer.mrmlScene, volume, {"liver": mask})
+        result = logic.synthesize(
+            volume,
+            segmentationNode=organs,
+            segmentId=ids["liver"],
+            size="tiny",
+            count=2,
+            model="modelled",
+        )
+        assert "synthetic" in result.GetName()
+
+
+def _readme_programs():
+    """The programs of the README's section on scripts."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("### From a script in Slicer")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)

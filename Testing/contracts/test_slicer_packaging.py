@@ -226,6 +226,47 @@ def test_the_icon_is_a_png_of_128_by_128(path):
     )
 
 
+def test_the_tutorial_shows_every_picture_and_all_are_small():
+    pictures = [
+        *fill_in.screenshots(),
+        *sorted(p.name for p in (ROOT / "Resources").glob("tutorial-*.png")),
+    ]
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert 3 <= len(pictures) <= 12
+    for name in (Path(picture).name for picture in pictures):
+        assert f"../Resources/{name}" in tutorial, name
+        assert (ROOT / "Resources" / name).stat().st_size <= 150_000, name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # Extensions Index, questions of the review (specs/slicer.md 1.1) and sections of 1.4.
+        "Research use only, not a medical device", "patents", "non-commercial use", "## Cite", "## Privacy",
+        "## Where things lie, and how to remove them", "## Offline and behind a proxy", "## Licences",
+        "## Contact", "Sample Data", "*Volumes*", "*Synthesis*", "*Models*", "docs/tutorial.md",
+    ],
+)  # fmt: skip
+def test_the_readme_answers_what_reviewers_ask(words):
+    assert words in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "README.md",
+        "docs/tutorial.md",
+        "DiffTumorSlicer/Resources/UI/DiffTumorSlicer.ui",
+        "DiffTumorSlicer/difftumor/provenance.py",  # the notice of the report page
+    ],
+)
+def test_panel_report_and_tutorial_say_what_the_module_is_not(file):
+    text = (ROOT / file).read_text(encoding="utf-8").lower()
+    assert "research use only, not a medical device" in text
+    assert "patents" in text
+    assert "commercial" in text
+
+
 def test_there_is_a_licence_file_that_the_index_finds():
     names = (
         "LICENSE",

@@ -177,6 +177,14 @@ def test_scripted_module_classes_have_the_real_methods():
             assert taken == wanted, f"{name}.{key}"
 
 
+def test_sample_data_takes_the_real_arguments():
+    import SampleData
+
+    real = api.read()["python"]["SampleData"]["SampleDataSource"]["__init__"]
+    wanted = [part.split("=")[0].strip() for part in _split_arguments(real)]
+    assert list(inspect.signature(SampleData.SampleDataSource.__init__).parameters) == wanted
+
+
 def test_the_parameter_node_wrapper_has_only_real_names():
     assert set(NAMES) <= set(api.read()["python"]["slicer.parameterNodeWrapper"])
 

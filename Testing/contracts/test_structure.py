@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -171,3 +173,65 @@ def test_the_demonstration_models_are_packaged_and_small():
         assert 1e6 < size <= (8e6 if folder.name.endswith("-anomaly") else 18e6), folder.name
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "Models/**/*" in project["tool"]["setuptools"]["package-data"]["difftumor.resources"]
+
+
+FOLDERS = ("DiffTumorSlicer", "training", "release", "Testing")
+
+
+def pythons() -> list[str]:
+    """Interpreters of 3.12 (Slicer's own) and 3.13: on the path, or kept by pyenv."""
+    found = {}
+    for version in ("3.12", "3.13"):
+        kept = (Path.home() / ".pyenv" / "versions").glob(f"{version}*/bin/python")
+        for python in (shutil.which(f"python{version}"), *map(str, sorted(kept))):
+            if python is None or not Path(python).exists():
+                continue
+            asked = subprocess.run(
+                [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if asked.stdout.strip() == version:  # a version manager may leave names that do not run
+                found.setdefault(version, python)
+    return list(found.values())
+
+
+def test_every_file_compiles_on_the_pythons_of_slicer(tmp_path):
+    """Slicer 5.12 brings Python 3.12; the module may be developed on another one."""
+    if not (found := pythons()):
+        pytest.skip("no Python 3.12 or 3.13 here; CI has one")
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    for python in found:
+        done = subprocess.run(
+            [python, "-W", "error", "-m", "compileall", "-q", "-f", *FOLDERS],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{python}: {done.stdout}{done.stderr}"
+
+
+def test_what_slicer_imports_needs_nothing_that_its_python_lacks():
+    """The standard-library part of the engine runs on the newer Pythons as it is, without any package."""
+    if not (found := pythons()):
+        pytest.skip("no Python 3.12 or 3.13 here; CI has one")
+    program = (
+        "import sys; sys.path.insert(0, 'DiffTumorSlicer'); "
+        "from difftumor.parameters import SynthesisParameters, from_dict, to_dict; "
+        "from difftumor import model_registry, private_folder; "
+        "pack = SynthesisParameters(size='small'); "
+        "assert from_dict(SynthesisParameters, to_dict(pack)) == pack; "
+        "assert model_registry.registry()"
+    )
+    for python in found:
+        done = subprocess.run(
+            [python, "-I", "-W", "error", "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{python}: {done.stderr}"

@@ -238,6 +238,15 @@ def test_the_scene_is_closed_during_the_job(bench):
     assert bench.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
 
 
+def test_what_was_said_of_a_scene_goes_with_it(bench):
+    bench.load_ct()
+    bench.place()
+    bench.synthesize()
+    assert "synthetic" in bench.message
+    bench.panels.set_parameter_node(None)  # as the module's widget does
+    assert bench.message == ""
+
+
 def test_without_a_parameter_node_every_button_is_harmless(bench):
     bench.panels.set_parameter_node(None)
     bench.scene.Clear(0)
@@ -314,3 +323,32 @@ def test_two_scans_of_one_name(bench):
     bench.place()
     assert bench.synthesize().GetName() == "CT (synthetic)"
     assert plain(bench.ui.hintLabel) == ""
+
+
+def test_ellipsoid_and_organ_are_deleted_during_the_job(bench):
+    """Both were read at the press, so the tumor still comes; then the panel asks for a new place."""
+    ct = bench.load_ct()
+    node, _ = add_segmentation(bench.scene, ct, {"liver": np.ones((60, 52, 44), bool)})
+    bench.ui.segmentSelector.setCurrentNode(node)
+    bench.place()
+    bench.press(bench.ui.synthesizeButton)
+    bench.scene.RemoveNode(bench.parameters.roi)
+    bench.scene.RemoveNode(node)
+    bench.turn()
+    bench.bridge.answer(1)
+    bench.turn()
+    assert bench.parameters.result is not None
+    bench.press(bench.ui.synthesizeButton)
+    assert ends_in_next_step(bench.message)
+    assert "Place by click" in bench.message
+
+
+def test_the_parameter_node_is_deleted_during_the_job(bench):
+    bench.load_ct()
+    bench.place()
+    bench.press(bench.ui.synthesizeButton)
+    bench.scene.RemoveNode(bench.node)
+    bench.turn()
+    bench.bridge.answer(1)
+    bench.turn()
+    assert bench.ui.synthesizeButton.text == "Synthesize (Ctrl+Return)"

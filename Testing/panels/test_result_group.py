@@ -7,9 +7,17 @@ import json
 import numpy as np
 import pytest
 import slicer
+import vtk
 
 from DiffTumorSlicerLib import comparing
-from DiffTumorSlicerLib.exporting import ExportError, file_stem, save_dicom, save_files
+from DiffTumorSlicerLib.exporting import (
+    ExportError,
+    can_segment,
+    file_stem,
+    save_dicom,
+    save_files,
+)
+from DiffTumorSlicerLib.results import segmentation_of
 from Testing.panels.bench import ends_in_next_step
 from Testing.scene.scenes import add_ct, voxels
 
@@ -199,30 +207,114 @@ def test_file_names_always_say_synthetic(scene):
     assert file_stem(node) == "renamed-by-hand-synthetic"
 
 
-def test_dicom_descriptions_say_synthetic(bench, tmp_path, monkeypatch):
-    _, result = a_result(bench)
-    with pytest.raises(ExportError) as told:
-        save_dicom(bench.scene, result, tmp_path)
-    assert ends_in_next_step(str(told.value))
-    exported = []
+@pytest.fixture
+def dicom(monkeypatch):
+    """Slicer's DICOM plug-ins and database, as far as they are used; what they get is kept."""
+    made = _Database()
     plugins = {
-        name: lambda: _Plugin(exported)
-        for name in ("DICOMScalarVolumePlugin", "DICOMSegmentationPlugin")
+        "DICOMScalarVolumePlugin": lambda: _VolumePlugin(made),
+        "DICOMSegmentationPlugin": lambda: _SegmentationPlugin(made),
     }
     monkeypatch.setattr(slicer.modules, "dicomPlugins", plugins, raising=False)
-    with pytest.raises(ExportError) as told:  # the image, but no segmentation of what is no series
+    monkeypatch.setattr(slicer, "dicomDatabase", made, raising=False)
+    return made
+
+
+def of_a_patient(scene, node):
+    """Put a scan into patient and study, as it is after loading it from DICOM."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
+    study = hierarchy.CreateStudyItem(patient, "study")
+    hierarchy.SetItemAttribute(patient, "DICOM.PatientName", "Doe^Jane")
+    hierarchy.SetItemAttribute(patient, "DICOM.PatientID", "17")
+    hierarchy.SetItemUID(study, "DICOM", "1.2.840.5")
+    hierarchy.CreateItem(study, node)
+    return node
+
+
+def a_result_of_a_patient(bench):
+    of_a_patient(bench.scene, bench.load_ct())
+    bench.place()
+    return bench.synthesize()
+
+
+def test_without_dicom_in_slicer_or_without_a_patient_the_next_step_is_said(
+    bench, tmp_path, request
+):
+    _, result = a_result(bench)
+    with pytest.raises(ExportError, match="no DICOM export") as told:
         save_dicom(bench.scene, result, tmp_path)
     assert ends_in_next_step(str(told.value))
-    assert len(exported) == 1
-    exported.clear()
-    result.SetAttribute("DICOM.instanceUIDs", "1.2.3")
-    folders = save_dicom(bench.scene, result, tmp_path)
+    assert not can_segment(result)
+    request.getfixturevalue("dicom")
+    with pytest.raises(ExportError, match="no patient and study") as told:
+        save_dicom(bench.scene, result, tmp_path)
+    assert ends_in_next_step(str(told.value))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dicom_series_names_its_patient_and_says_synthetic(bench, dicom, tmp_path):
+    result = a_result_of_a_patient(bench)
+    (folder,) = save_dicom(bench.scene, result, tmp_path)
+    assert folder.name == "CT-synthetic-image"
+    (exported,) = dicom.exported
+    assert exported.directory == str(folder)
+    assert exported.tags["PatientName"] == "Doe^Jane"
+    assert exported.tags["PatientID"] == "17"
+    assert exported.tags["StudyInstanceUID"] == "1.2.840.5"
+    assert exported.tags["SeriesDescription"].startswith("SYNTHETIC")
+    assert len(exported.tags["SeriesDescription"]) <= 64
+    assert "SYNTHETIC" in exported.tags["PatientComments"]
+    assert dicom.files == {}  # nothing gets into the database unasked
+
+
+def test_a_dicom_segmentation_belongs_to_the_synthetic_series(bench, dicom, tmp_path):
+    result = a_result_of_a_patient(bench)
+    assert can_segment(result)
+    folders = save_dicom(bench.scene, result, tmp_path, segmentation=True)
     assert [folder.name for folder in folders] == [
         "CT-synthetic-image", "CT-synthetic-segmentation",
     ]  # fmt: skip
-    assert all(e.tags["SeriesDescription"].startswith("SYNTHETIC") for e in exported)
-    assert all(len(e.tags["SeriesDescription"]) <= 64 for e in exported)
-    assert [e.directory for e in exported] == [str(folder) for folder in folders]
+    assert dicom.referenced == sorted(dicom.files)
+    assert len(dicom.referenced) == 2
+    assert dicom.exported[1].tags["SeriesDescription"].startswith("SYNTHETIC")
+    assert result.GetAttribute("DICOM.instanceUIDs") is None  # its next tumor is not in that series
+    segment = segmentation_of(result).GetSegmentation().GetNthSegment(0)
+    kind = vtk.reference("")
+    assert segment.GetTag("DICOM.SegmentAlgorithmType", kind)
+    assert kind == "AUTOMATIC"
+
+
+def test_a_dicom_plug_in_that_writes_nothing_is_noticed(bench, dicom, tmp_path):
+    result = a_result_of_a_patient(bench)
+    dicom.silent = True
+    with pytest.raises(ExportError, match="no file was made") as told:
+        save_dicom(bench.scene, result, tmp_path)
+    assert ends_in_next_step(str(told.value))
+    dicom.silent, dicom.full = False, True
+    with pytest.raises(ExportError, match="did not take them") as told:
+        save_dicom(bench.scene, result, tmp_path, segmentation=True)
+    assert ends_in_next_step(str(told.value))
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_dicom_through_the_menu_asks_before_it_uses_the_database(
+    bench, dicom, tmp_path, monkeypatch, agreed
+):
+    import qt
+
+    a_result_of_a_patient(bench)
+    monkeypatch.setattr(
+        qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(tmp_path))
+    )
+    asked = []
+    monkeypatch.setattr(
+        slicer.util, "confirmYesNoDisplay", lambda text, **_: asked.append(text) or agreed
+    )
+    bench.ui.saveButton.menu().actions()[2].trigger()
+    assert "DICOM database" in asked[0]
+    assert bool(dicom.files) == agreed
+    assert ("outlines of the tumors are not in it" in bench.message) != agreed
 
 
 def test_saving_through_the_menu(bench, tmp_path, monkeypatch):
@@ -246,25 +338,85 @@ def test_saving_through_the_menu(bench, tmp_path, monkeypatch):
 
 
 class _Exportable:
-    def __init__(self):
-        self.directory, self.tags = "", {}
+    """Of qSlicerDICOMExportable."""
+
+    def __init__(self, item):
+        self.subjectHierarchyItemID, self.directory, self.tags = item, "", {}
 
     def setTag(self, name, value):
         self.tags[name] = value
 
+    def tag(self, name):
+        return self.tags.get(name, "")
 
-class _Plugin:
-    """What is used of a DICOM plug-in of Slicer."""
 
-    def __init__(self, exported):
-        self._exported = exported
+class _Database:
+    """Of ctkDICOMDatabase; and what the plug-ins did."""
+
+    isOpen = True
+
+    def __init__(self):
+        self.files, self.exported, self.referenced = {}, [], []
+        self.silent = self.full = False
+
+    def insert(self, path):
+        import pydicom
+
+        if not self.full:
+            self.files[str(pydicom.dcmread(path).SOPInstanceUID)] = path
+
+    def fileForInstance(self, uid):
+        return self.files.get(uid, "")
+
+
+class _VolumePlugin:
+    """Of Slicer's DICOMScalarVolumePlugin: patient and study are in the tags or nowhere."""
+
+    def __init__(self, database):
+        self._database = database
 
     def examineForExport(self, item):
-        assert item
-        return [_Exportable()]
+        return [_Exportable(item)] if item else []
 
     def export(self, exportables):
-        self._exported += exportables
+        from pathlib import Path
+
+        import pydicom
+        from pydicom.uid import ExplicitVRLittleEndian
+
+        for one in exportables:
+            folder = Path(one.directory) / f"ScalarVolume_{one.subjectHierarchyItemID}"
+            folder.mkdir(exist_ok=True)
+            self._database.exported.append(one)
+            for number in () if self._database.silent else (1, 2):
+                image = pydicom.Dataset()
+                image.file_meta = pydicom.dataset.FileMetaDataset()
+                image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+                image.SOPInstanceUID = f"1.2.3.{number}"
+                image.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+                image.PatientName = one.tag("PatientName")
+                image.save_as(folder / f"IMG{number:04d}.dcm", enforce_file_format=True)
+        return ""
+
+
+class _SegmentationPlugin(_VolumePlugin):
+    """Of Slicer's DICOMSegmentationPlugin: the images are those of the reference volume, in the database."""
+
+    def export(self, exportables):
+        from pathlib import Path
+
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        for one in exportables:
+            node = hierarchy.GetItemDataNode(one.subjectHierarchyItemID)
+            volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+            uids = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
+            if not uids:
+                return f"VolumeNode {volume.GetName()} has no attribute DICOM.instanceUIDs"
+            if not all(self._database.fileForInstance(uid) for uid in uids):
+                return "Referenced volume files were not found in the DICOM database"
+            self._database.referenced = sorted(uids)
+            self._database.exported.append(one)
+            (Path(one.directory) / "subject_hierarchy_export.SEG.dcm").write_bytes(b"SEG")
         return ""
 
 

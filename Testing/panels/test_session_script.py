@@ -25,13 +25,15 @@ def test_a_session_from_empty_scene_to_opened_again_scene(tmp_path):
         },
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report["pictures"]) >= 12
-    assert report["cancelled within, s"] < 1  # half a second, and as much grace for a busy machine
+    # Half a second, and as much grace for a busy machine, where the window's own process has to wait, too.
+    waited = report["of that without a turn of the loop, s"]
+    assert report["cancelled within, s"] - waited < 1
 
 
 def _can_draw():

@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 import pytest
+import slicer
 
-from Testing.panels.bench import ends_in_next_step, plain
+from Testing.panels.bench import ROOT, ends_in_next_step, plain
 from Testing.scene.scenes import (
     add_bend,
     add_ct,
@@ -140,3 +141,46 @@ def _vector(scene):
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
     node.SetAndObserveImageData(image)
     return node
+
+
+def test_the_modality_is_known_again_after_opening_a_saved_scene(app, scene, tmp_path):
+    """The subject hierarchy is joined to the nodes only after the panels hear of the end of the import."""
+    import slicer
+
+    from Testing.slicer_stand_in import load_module
+
+    module = load_module(ROOT / "DiffTumorSlicer" / "DiffTumorSlicer.py")
+    panel = module.createNewWidgetRepresentation()
+    panel.enter()
+    volumes = panel.self().panels.volumes
+    node = add_ct(scene)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(
+        hierarchy.GetSceneItemID(), node
+    )
+    volumes._choose(node)
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")  # Slicer writes it after the loading
+    app.processEvents()
+    panel.self().panels.tick()
+    assert volumes.ui.modalityValue.text == "CT"
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    del node, hierarchy
+    scene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"), {"clear": True})
+    panel.self().panels.tick()
+    assert volumes.ui.modalityValue.text == "CT"
+    panel.exit()
+    panel.self().cleanup()
+
+
+def test_of_several_new_scans_the_last_one_is_chosen(bench, monkeypatch):
+    for number in range(8):  # ids from 9 to 10 are in another order as texts
+        add_ct(bench.scene, name=f"old {number}")
+
+    def load():
+        for number in range(4):
+            add_ct(bench.scene, name=f"new {number}")
+
+    monkeypatch.setattr(slicer.util, "openAddVolumeDialog", load)
+    bench.press(bench.volumes.loadFileButton)
+    assert bench.parameters.volume.GetName() == "new 3"

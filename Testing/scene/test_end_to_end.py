@@ -286,3 +286,22 @@ def test_a_published_file_is_looked_into_by_the_worker_and_installed(session):
     assert state.kind == "failed"
     assert state.sentence.endswith(".")
     assert "Traceback" not in state.sentence
+
+
+def test_a_result_of_slicer_can_be_made_again_from_the_command_line(session, tmp_path):
+    """As docs/formats.md says: the scan saved from Slicer, and the side-car beside the saved result."""
+    from difftumor.cli import main
+    from DiffTumorSlicerLib.exporting import save_files
+
+    scene = session.scene
+    ct = add_ct(scene, affine=oblique_affine())
+    center = voxel_centers_in_world(ct)[30, 26, 20]
+    roi = add_roi(scene, center, (14, 22, 18), turned((50, 10, -20)))
+    node = finished(session, session.synthesize({**FIELDS, "seed": 9}, ct, roi_node=roi))
+    save_files(scene, node, tmp_path / "result.nrrd")
+    storage = ct.CreateDefaultStorageNode()
+    storage.SetFileName(str(tmp_path / "scan.nrrd"))
+    assert storage.WriteData(ct)
+    replay = ["replay", str(tmp_path / "result.json"), "--out", str(tmp_path / "again.nrrd")]
+    assert main([*replay, "--quiet"]) == 1, "the scan was in Slicer's memory"
+    assert main([*replay, "--quiet", "--scan", str(tmp_path / "scan.nrrd")]) == 0

@@ -34,6 +34,7 @@ def start() -> Any:
             mrml_widgets,
             parameter_node_wrapper,
             qt_module,
+            sample_data,
             scripted_module,
         )
 
@@ -48,6 +49,7 @@ def start() -> Any:
         functions.install()
         parameter_node_wrapper.install()
         scripted_module.install()
+        sample_data.install()
     return _application
 
 

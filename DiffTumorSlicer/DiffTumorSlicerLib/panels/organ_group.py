@@ -31,7 +31,7 @@ class OrganGroup:
         self._say = say
         self._organ_changed = organ_changed
         self._parameters: Any = None
-        self._awaiting: set[str] | None = None  # segmentations before TotalSegmentator was opened
+        self._awaiting: list[str] | None = None  # segmentations before TotalSegmentator was opened
         ui.organComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose_organ())
         ui.segmentSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_node)
         ui.segmentSelector.connect("currentSegmentChanged(QString)", self._choose_segment)
@@ -46,7 +46,7 @@ class OrganGroup:
         """Choose the organs that TotalSegmentator has found meanwhile."""
         if self._awaiting is None or self._parameters is None:
             return
-        new = sorted(self._segmentations() - self._awaiting)
+        new = [found for found in self._segmentations() if found not in self._awaiting]
         if new:
             self._awaiting = None
             self._parameters.segmentation = self._scene.GetNodeByID(new[-1])
@@ -145,7 +145,8 @@ class OrganGroup:
         other = any(word in name for word in ("vessel", "cyst", "tumor", "lesion"))
         return found[0] if len(found) == 1 and not other else ""
 
-    def _segmentations(self) -> set[str]:
+    def _segmentations(self) -> list[str]:
+        """Ids in the order in which the segmentations came."""
         name = "vtkMRMLSegmentationNode"
         count = self._scene.GetNumberOfNodesByClass(name)
-        return {self._scene.GetNthNodeByClass(n, name).GetID() for n in range(count)}
+        return [self._scene.GetNthNodeByClass(n, name).GetID() for n in range(count)]

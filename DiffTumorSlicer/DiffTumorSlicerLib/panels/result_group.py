@@ -12,7 +12,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.comparing import Blink, SideBySide, show_volume, user_composites
-from DiffTumorSlicerLib.exporting import ExportError, file_stem, save_dicom, save_files
+from DiffTumorSlicerLib.exporting import (
+    ExportError,
+    can_segment,
+    file_stem,
+    save_dicom,
+    save_files,
+)
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.history import read_history
 from DiffTumorSlicerLib.panels import settings
@@ -264,14 +270,25 @@ class ResultGroup:
         if not folder:
             return
         settings.set_last_folder(folder)
+        outlines = can_segment(node) and slicer.util.confirmYesNoDisplay(
+            _(
+                "Slicer writes the outlines of the tumors as a DICOM segmentation only if the synthetic "
+                "images are in its DICOM database. Put both into the database, too? With No, only the images "
+                "are written."
+            ),
+            windowTitle=_("DICOM segmentation"),
+        )
         try:
             with slicer.util.WaitCursor():
-                written = save_dicom(self._scene, node, Path(folder))
+                written = save_dicom(self._scene, node, Path(folder), segmentation=outlines)
         except ExportError as error:
             self._say(str(error))
             return
         names = ", ".join(part.name for part in written)
-        self._say(_("Saved in {folder}: {names}.").format(folder=folder, names=names))
+        said = _("Saved in {folder}: {names}.").format(folder=folder, names=names)
+        if not outlines:
+            said += " " + _("The outlines of the tumors are not in it; NIfTI and NRRD keep them.")
+        self._say(said)
 
 
 def lesions_of(node: Any) -> int:

@@ -23,6 +23,8 @@ from DiffTumorSlicerLib.panels.tumor_group import TumorGroup
 from DiffTumorSlicerLib.panels.widgets import load_panel, say
 from DiffTumorSlicerLib.parameter_node import synthesis_request
 from DiffTumorSlicerLib.results import input_of
+from DiffTumorSlicerLib.session import SCENE_CLOSED
+from DiffTumorSlicerLib.volume_nodes import volume_grid
 
 PANEL = "synthesis"
 START_KEY = "Ctrl+Return"
@@ -83,6 +85,8 @@ class SynthesisPanel:
 
     def set_parameter_node(self, parameters: Any) -> None:
         """Follow another parameter node, or none."""
+        if parameters is None and not self.progress.said.startswith(SCENE_CLOSED):
+            self.progress.say("")  # it spoke of what is gone
         self._parameters = parameters
         for group in (self.place, self.organ, self.tumor, self.result):
             group.set_parameter_node(parameters)
@@ -124,6 +128,10 @@ class SynthesisPanel:
         """What is still missing before a tumor can be made; "" if nothing is."""
         if self._parameters is None or self._parameters.volume is None:
             return _("Next: choose a scan in the section Volumes.")
+        try:
+            volume_grid(self._parameters.volume)  # without it nothing can be placed either
+        except SceneError as error:
+            return str(error)
         if self.place.random:
             if self._parameters.segmentation is None or not self._parameters.segment_id:
                 return _("Next: choose the segment of the organ that the tumors shall be in.")

@@ -36,8 +36,10 @@ def tasks() -> dict[str, str]:
 
 
 def stages() -> dict[str, str]:
-    """Stages of a job as the engine names them, in words."""
+    """Stages of a job as the session and the engine name them, in words."""
     return {
+        "starting": _("Starting"),
+        "stopping": _("Stopping"),
         "loading the model": _("Loading the model"),
         "encoding": _("Looking at the surroundings"),
         "sampling": _("Painting the tumor"),
@@ -46,7 +48,9 @@ def stages() -> dict[str, str]:
         "modelling": _("Painting the tumor"),
         "downloading": _("Downloading"),
         "verifying": _("Verifying"),
-        "importing": _("Importing"),
+        "copying": _("Copying"),
+        "removing": _("Removing"),
+        "describing the result": _("Describing the result"),
     }
 
 

@@ -13,6 +13,7 @@ from DiffTumorSlicerLib.geometry import SceneError, has_nonlinear_parent
 from DiffTumorSlicerLib.hardening import harden_clone
 from DiffTumorSlicerLib.panels.widgets import load_panel, say, switch_to_module
 from DiffTumorSlicerLib.sample_phantom import PhantomError, PhantomMaker
+from DiffTumorSlicerLib.volume_nodes import modality_of
 from DiffTumorSlicerLib.volumes_info import volume_facts, volume_warnings
 
 FACTS = ("modality", "size", "orientation", "range", "model")
@@ -35,7 +36,7 @@ class VolumesPanel:
         self._parameters: Any = None
         self._described: tuple[Any, ...] = ()
         self._phantom = PhantomMaker(scene)
-        self._awaiting: set[str] | None = None  # volumes before the DICOM module was opened
+        self._awaiting: list[str] | None = None  # volumes before the DICOM module was opened
         self.widget, self.ui = load_panel(ui_folder, "VolumesPanel", section, scene)
         self.ui.loadFileButton.connect("clicked()", self.load_file)
         self.ui.loadDicomButton.connect("clicked()", self.open_dicom)
@@ -137,6 +138,8 @@ class VolumesPanel:
 
     def refresh(self) -> None:
         """Show the facts of the chosen scan; cheap while nothing has changed."""
+        if self._scene.IsBatchProcessing():
+            return  # a scene that is being loaded: its subject hierarchy is not joined to its nodes yet
         node = self.volume
         state = _state_of(node)
         if state == self._described:
@@ -154,14 +157,15 @@ class VolumesPanel:
         busy = self._phantom.busy
         self.ui.phantomButton.text = _("Stop") if busy else _("Sample phantom")
 
-    def _volumes(self) -> set[str]:
+    def _volumes(self) -> list[str]:
+        """Ids in the order in which the volumes came; sorted as text, 10 would come before 9."""
         name = "vtkMRMLScalarVolumeNode"
         count = self._scene.GetNumberOfNodesByClass(name)
-        return {self._scene.GetNthNodeByClass(n, name).GetID() for n in range(count)}
+        return [self._scene.GetNthNodeByClass(n, name).GetID() for n in range(count)]
 
-    def _choose_new(self, before: set[str]) -> None:
+    def _choose_new(self, before: list[str]) -> None:
         """Choose what was loaded, if something was."""
-        new = sorted(self._volumes() - before)
+        new = [node_id for node_id in self._volumes() if node_id not in before]
         if new:
             self._choose(self._scene.GetNodeByID(new[-1]))
             say(self.ui.volumesMessage, "")
@@ -198,6 +202,7 @@ def _state_of(node: Any) -> tuple[Any, ...]:
     return (
         node.GetID(),
         node.GetMTime(),
+        modality_of(node.GetScene(), node),
         image.GetMTime() if image is not None else -1,
         (parent.GetID(), parent.GetMTime(), parent.GetTransformToWorldMTime())
         if parent is not None

@@ -24,7 +24,7 @@ from difftumor.outputs import check_outputs, staged
 from difftumor.parameters import MODELLED, ORGAN_LABELS
 from difftumor.phantom import make_abdomen
 from difftumor.pictures import before_and_after
-from difftumor.provenance import SYNTHETIC_NOTICE, read_sidecar, sidecar_path
+from difftumor.provenance import LEGAL_NOTICE, SYNTHETIC_NOTICE, read_sidecar, sidecar_path
 from difftumor.volumes import read_volume
 
 PHANTOM_SEED = 7
@@ -209,7 +209,7 @@ def page_text(rows: list[dict[str, Any]], heat_maps: list[str]) -> str:
         "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}"
         "img{width:100%;background:#000}.notice{background:#fff3cd;padding:.7rem 1rem;border-left:4px solid #d39e00}"
         "</style><h1>Synthetic tumors</h1>"
-        f"<p class='notice'>{SYNTHETIC_NOTICE}</p>{''.join(sections)}"
+        f"<p class='notice'>{SYNTHETIC_NOTICE} {LEGAL_NOTICE}</p>{''.join(sections)}"
         + (f"<h1>Anomaly heat maps</h1>{''.join(heat_maps)}" if heat_maps else "")
         + "</html>\n"
     )

@@ -25,7 +25,7 @@ from difftumor.provenance import (
 from difftumor.synthesis import shapes_of
 from difftumor.tasks import run_synthesis
 from difftumor.tumor_shapes import TumorShape
-from difftumor.volumes import read_mask, write_volume
+from difftumor.volumes import parse_mask_argument, read_mask, write_volume
 
 
 @dataclass(kw_only=True)
@@ -37,9 +37,9 @@ class Replay(CommonOptions):
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """Where to write the result made again."""
     scan: Annotated[Path | None, tyro.conf.arg(metavar="CT")] = None
-    """The input, if it is no longer where the side-car says."""
-    organ: Annotated[Path | None, tyro.conf.arg(metavar="MASK")] = None
-    """The organ mask, if it is no longer where the side-car says."""
+    """The input, if it is no longer where the side-car says, or if the side-car is one of Slicer's."""
+    organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
+    """The organ mask, if it is no longer where the side-car says, or if the side-car is one of Slicer's."""
     model: str | None = None
     """The model, if it is no longer where the side-car says."""
     images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="t1=PATH...")] = ()
@@ -64,15 +64,19 @@ class Replay(CommonOptions):
             raise SidecarError(f"results of the task '{content['task']}' cannot be made again yet")
         outputs = [self.out, *([self.mask_out] if self.mask_out else []), sidecar_path(self.out)]
         inputs = content["inputs"]
-        scan_path = self.scan or Path(inputs["scan"]["path"])
+        scan_path = self.scan or Path(path_of("scan", inputs["scan"]))
         check_outputs(outputs, [scan_path, self.sidecar], overwrite=self.overwrite)
         with Reporter(self.quiet) as reporter:
             volume = read_scan(scan_path, inputs["scan"].get("series"), reporter)
             expect("the scan", image_hash(volume.array, volume.affine), inputs["scan"])
             organ = None
             if "organ" in inputs:
-                organ_path = self.organ or Path(inputs["organ"]["path"])
-                label = inputs["organ"].get("label")
+                if self.organ is None:
+                    organ_path, label = Path(path_of("organ", inputs["organ"])), None
+                else:
+                    organ_path, label = parse_mask_argument(self.organ)
+                if label is None:
+                    label = inputs["organ"].get("label")
                 organ = read_mask(organ_path, label, reference=volume.grid, warn=reporter.note)
                 expect("the organ mask", image_hash(organ, volume.affine), inputs["organ"])
             parameters = from_dict(SynthesisParameters, content["parameters"])
@@ -103,6 +107,23 @@ class Replay(CommonOptions):
             f"made on {content.get('device')} with {content.get('versions')}, this one on {device}"
         )
         return 1
+
+
+def path_of(role: str, recorded: dict[str, Any]) -> str:
+    """Path of an input as the side-car names it.
+
+    Raises: SidecarError: it names none, as those of volumes and segments that Slicer held in memory.
+    """
+    if recorded["path"]:
+        return str(recorded["path"])
+    name = recorded.get("segment") or recorded.get("name") or role
+    what, option = (
+        ("the scan", "--scan FILE") if role == "scan" else ("the organ mask", "--organ MASK:label")
+    )
+    raise SidecarError(
+        f"the side-car names no file for {what} ({name}): it was in Slicer's memory. Save it from Slicer, "
+        f"and give it with {option}."
+    )
 
 
 def stored_shapes(content: dict[str, Any]) -> dict[int, TumorShape] | None:

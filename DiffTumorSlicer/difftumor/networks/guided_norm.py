@@ -54,9 +54,7 @@ class _Normalised(torch.autograd.Function):
         ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float, activate: bool
     ) -> Tensor:
         b, c, h, w = x.shape
-        hat, mean, sigma_inverse = torch.native_group_norm(
-            x, None, None, b, c, h * w, groups, eps
-        )
+        hat, mean, sigma_inverse = torch.native_group_norm(x, None, None, b, c, h * w, groups, eps)
         z = torch.addcmul(offset[..., None, None].to(x), hat, gain[..., None, None].to(x))
         ctx.save_for_backward(x, z, mean, sigma_inverse, gain)
         ctx.activate = activate

@@ -1,0 +1,79 @@
+"""Make the pictures of the tutorial and of the extension's page from those of the scripted session.
+
+python -m Testing.panels.session_script FOLDER
+python release/draw_screenshots.py FOLDER
+python release/fill_in.py
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+TARGET = Path(__file__).resolve().parents[1] / "Resources"
+# The step of the session, and the name in Resources. What begins with "screenshot" goes to the Extensions Manager.
+PICTURES = {
+    "tumor": "screenshot-1-result",
+    "compare": "screenshot-2-compare",
+    "variants": "screenshot-3-variants",
+    "empty": "tutorial-01-empty",
+    "scan": "tutorial-02-scan",
+    "placed": "tutorial-03-placed",
+    "turned": "tutorial-04-turned",
+    "running": "tutorial-05-running",
+    "cancelled": "tutorial-06-cancelled",
+    "two-tumors": "tutorial-07-two-tumors",
+    "opened-again": "tutorial-08-opened-again",
+    "models": "tutorial-09-models",
+}
+LARGEST_BYTES = 150_000
+COLORS = 120
+# Width and gray levels, best first: the noise of a CT takes the most room.
+LADDER = ((1400, 56), (1400, 40), (1120, 40), (1120, 28), (1000, 28), (1000, 20))
+
+
+def small_png(picture: Image.Image) -> bytes:
+    """The picture as a PNG of at most `LARGEST_BYTES`, with its colors kept and its grays thinned out."""
+    for width, grays in LADDER:
+        height = round(picture.height * width / picture.width)
+        scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
+        reduced = scaled.quantize(palette=palette_of(picture, grays), dither=Image.Dither.NONE)
+        file = io.BytesIO()
+        reduced.save(file, "PNG", optimize=True)
+        if file.tell() <= LARGEST_BYTES:
+            break
+    return file.getvalue()
+
+
+def palette_of(picture: Image.Image, grays: int) -> Image.Image:
+    """Evenly spaced grays, and the colors of what is colored: outlines, handles, the 3-D view."""
+    pixels = np.asarray(picture).reshape(-1, 3)
+    colored = pixels[np.ptp(pixels, axis=1) > 24]
+    # Each color once: the few pixels of an outline count as much as the large 3-D view.
+    bins, first, counts = np.unique(colored // 12, axis=0, return_index=True, return_counts=True)
+    kept = colored[first[counts > 2]] if len(bins) else pixels[:1]
+    strip = Image.fromarray(kept[None])
+    found = strip.quantize(COLORS, method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * COLORS]
+    levels = [round(255 * n / (grays - 1)) for n in range(grays)]
+    values = [channel for level in levels for channel in (level, level, level)] + found
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(values + values[:3] * (256 - len(values) // 3))
+    return palette
+
+
+def main(folder: Path) -> int:
+    """Write all of them."""
+    for step, name in PICTURES.items():
+        source = next(iter(folder.glob(f"??-{step}.png")))
+        data = small_png(Image.open(source).convert("RGB"))
+        (TARGET / f"{name}.png").write_bytes(data)
+        print(f"{name}.png {len(data) // 1000} kB")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
