@@ -12,7 +12,7 @@ OUT ?= demo-output
 .PHONY: help setup demo test lint evaluate soak benchmark clean
 
 help:
-	@echo "make demo [CT=scan.nii.gz]  synthesize tumors in a phantom (and in your CT): pictures and NIfTI files"
+	@echo "make demo [CT=scan.nii.gz]  synthesize tumors in a phantom (and in your CT), heat maps: pictures and NIfTI files"
 	@echo "make test                   the whole suite, with the list of what was skipped and why"
 	@echo "make evaluate               figures of the demonstration models on unseen phantoms"
 	@echo "make soak                   long fault campaigns"

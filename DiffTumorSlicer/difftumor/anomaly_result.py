@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from difftumor import anomaly_maps as maps
 from difftumor.anomaly_settings import AnomalySettings
 from difftumor.grids import Box, Grid
+from difftumor.slice_layout import slice_of
 from difftumor.slice_stack import SliceStack
 
 
@@ -238,14 +239,14 @@ class Canvas:
         """Areas and values of one slice."""
         axis = self._stack.axis
         at = index - self._box[axis].start
-        marked, organ = mask.take(at, axis), self._organ().take(at, axis)
+        marked, organ = (slice_of(part, axis, at) for part in (mask, self._organ()))
         first, second = (self._stack.grid.affine[:3, d] for d in range(3) if d != axis)
         pixel_mm2 = float(np.linalg.norm(np.cross(first, second)))
         return {
             "area_mm2": round(float(marked.sum()) * pixel_mm2, 3),
             "organ_area_mm2": round(float(organ.sum()) * pixel_mm2, 3),
             "values": {
-                name: _values(self._images[name][self._box].take(at, axis), marked, organ)
+                name: _values(slice_of(self._images[name][self._box], axis, at), marked, organ)
                 for name in self._channels
             },
         }

@@ -31,6 +31,7 @@ from difftumor.slice_layout import (
     share_outside,
     slice_axis,
     slice_box,
+    slice_of,
 )
 from difftumor.slice_stack import SliceStack
 
@@ -204,7 +205,7 @@ def check_finite(name: str, image: NDArray[np.generic], layout: Layout | None) -
         return
     axis = layout.axis if layout else 2
     for index in layout.indices if layout else range(image.shape[axis]):
-        part = image.take(index, axis=axis)
+        part = slice_of(image, axis, index)
         if not np.isfinite(part).all():
             bad = int((~np.isfinite(part)).sum())
             raise AnomalyError(

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from difftumor.grids import Grid
 from difftumor.sequences import canonical
-from difftumor.slice_layout import AnomalyError
+from difftumor.slice_layout import AnomalyError, slice_of
 
 REGISTRATION_ADVICE = (
     "Bring all sequences onto one of them first, in Slicer with General Registration (BRAINS) or General "
@@ -100,7 +100,7 @@ def find_brain(images: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
     brain: NDArray[np.bool_] | None = None
     for name, image in images.items():
         border = np.concatenate(
-            [image.take(edge, axis).ravel() for axis in (0, 1) for edge in (0, -1)]
+            [slice_of(image, axis, edge).ravel() for axis in (0, 1) for edge in (0, -1)]
         )
         values, counts = np.unique(border, return_counts=True)
         background = values[counts.argmax()]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,11 +144,17 @@ def share_outside(organ: NDArray[np.bool_], layout: Layout, grid: Grid) -> float
     """Share of the organ's voxels in the slices that lie outside the crops."""
     inside = whole = 0
     for index, crop in zip(layout.indices, layout.crops, strict=True):
-        voxels = np.argwhere(organ.take(index, axis=layout.axis))
+        voxels = np.argwhere(slice_of(organ, layout.axis, index))
         voxels = np.insert(voxels, layout.axis, index, axis=1)
         whole += len(voxels)
         inside += int(crop.contains(grid.to_ras(voxels)).sum())
     return 1 - inside / max(whole, 1)
+
+
+def slice_of(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """View of one slice; `ndarray.take` would copy the whole of a volume that was read from a NIfTI file."""
+    view: NDArray[Any] = array[(slice(None),) * axis + (index,)]
+    return view
 
 
 def slice_box(grid: Grid, axis: int, index: int) -> Box:
@@ -194,7 +200,7 @@ def _boxes_of_slices(
     """Smallest and largest voxel index (3,) of the organ in each slice that holds some of it."""
     boxes = {}
     for index in np.flatnonzero(organ.any(axis=tuple(d for d in range(3) if d != axis))):
-        part = np.argwhere(organ.take(index, axis=axis)).astype(float)
+        part = np.argwhere(slice_of(organ, axis, index)).astype(float)
         low, high = (np.insert(edge, axis, index) for edge in (part.min(axis=0), part.max(axis=0)))
         boxes[int(index)] = (low, high)
     return boxes

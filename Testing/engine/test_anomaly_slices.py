@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -360,3 +361,19 @@ def test_sequences_of_different_geometry_are_told_apart_and_the_modules_named():
             check_same_geometry({"flair": grid, "t1": other})
         assert "General Registration (BRAINS)" in str(caught.value)
         assert "Elastix" in str(caught.value)
+
+
+def test_one_slice_of_a_large_volume_costs_one_slice():
+    """Files come in Fortran order, where numpy's `take` copies the whole volume for each slice."""
+    grid = a_grid((200, 200, 100), (1, 1, 2), (0, 0, 0), (-1, -1, 1))
+    organ = np.asfortranarray(a_ball(grid))
+    scan = np.asfortranarray(a_ramp(grid).astype(np.int16))
+    tracemalloc.start()
+    try:
+        for plane in PLANES:
+            middle = grid.shape[slice_axis(grid, plane)] // 2
+            prepare_ct(scan, grid, organ, CT, plane, (middle, middle + 1))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < scan.nbytes / 2
