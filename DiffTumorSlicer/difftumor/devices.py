@@ -58,6 +58,16 @@ def available_devices() -> list[str]:
     return [*cuda, *mps, "cpu"]
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 about twice as fast as float32 (it may know it and be slower)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
 def probe(name: str) -> dict[str, object]:
     """Run a real 3-D convolution: a device can be 'available' and yet have no kernels for its card.
 

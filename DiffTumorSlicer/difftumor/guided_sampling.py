@@ -3,8 +3,10 @@
 Wolleb et al., "Diffusion models for medical anomaly detection", MICCAI 2022, algorithm 1; used by Babaei et
 al. for CT of the pancreas.  Pure functions of two callables:
 
-denoise(x, t) -> eps     (B, C, H, W), (B,) int64 -> (B, C, H, W): the U-Net with the label "healthy" bound
-guide(x, t) -> gradient  (B, C, H, W), (B,) int64 -> (B, C, H, W): of log p(healthy | x) with respect to x
+denoise(x, t) -> eps     (B, C, H, W) -> (B, C, H, W): the U-Net with the label "healthy" bound
+guide(x, t) -> gradient  (B, C, H, W) -> (B, C, H, W): of log p(healthy | x) with respect to x
+
+t is the original timestep of all images, a plain number: a GPU need not be waited for to know it.
 
 Levels are those of `schedules.Levels`: the image is level 0.  An encoding step evaluates the U-Net at level k
 and moves to k + 1 (k = 0 ... L - 1); a decoding step evaluates both networks at k and moves to k - 1
@@ -25,27 +27,24 @@ from torch import Tensor
 
 from .schedules import Levels
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-Guide = Callable[[Tensor, Tensor], Tensor]
+Denoise = Callable[[Tensor, int], Tensor]
+Guide = Callable[[Tensor, int], Tensor]
 Callback = Callable[[int, int], None]
 Weighting = Literal["constant", "noise"]
 
 
-def class_gradient(
-    classify: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, index: int
-) -> Tensor:
-    """Gradient of log softmax(classify(x, t))[index] with respect to x, each image for itself.
+def class_gradient(classify: Callable[[Tensor], Tensor], x: Tensor, index: int) -> Tensor:
+    """Gradient of log softmax(classify(x))[index] with respect to x, each image for itself.
 
     Args:
-        classify: (B, C, H, W), (B,) -> logits (B, classes); its parameters should need no gradients.
+        classify: (B, C, H, W) -> logits (B, classes); its parameters should need no gradients.
         x: images (B, C, H, W).
-        t: int64 (B,).
         index: class to be followed.
     Returns: shape of x.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        chosen = classify(x, t).float().log_softmax(dim=-1)[:, index]
+        chosen = classify(x).float().log_softmax(dim=-1)[:, index]
         return torch.autograd.grad(chosen.sum(), x)[0]
 
 
@@ -74,7 +73,7 @@ def predict(denoise: Denoise, x: Tensor, level: int, levels: Levels) -> tuple[Te
         levels: of the sampler.
     Returns: x_0 and eps', shape of x.
     """
-    eps = denoise(x, _timesteps(x, levels.timesteps[level]))
+    eps = denoise(x, levels.timesteps[level])
     alpha_bar = levels.alpha_bar[level].item()
     x_0 = ((x - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5).clamp(-1, 1)
     return x_0, (x / alpha_bar**0.5 - x_0) / (1 / alpha_bar - 1) ** 0.5
@@ -174,7 +173,7 @@ def decode(
             sigma = (1 - alpha_bar) ** 0.5
             if step < guided and guide is not None:
                 weight = scale * (sigma if guidance_weighting == "noise" else 1.0)
-                eps = eps - sigma * weight * guide(x, _timesteps(x, guide_timesteps[k]))
+                eps = eps - sigma * weight * guide(x, guide_timesteps[k])
             x_0 = (x - sigma * eps) / alpha_bar**0.5
             x = _compose(x_0, eps, _alpha_bar(levels, k - 1))
             if callback is not None:
@@ -190,11 +189,6 @@ def check_level(level: int, levels: Levels, *, least: int = 0, beyond: bool = Fa
             f"Of {levels.count} levels, the noise level must be one from {least} to {greatest}; "
             f"got {level}. Choose a noise level N below {levels.length}, or other steps."
         )
-
-
-def _timesteps(x: Tensor, t: int) -> Tensor:
-    """(B,) of one timestep."""
-    return torch.full((len(x),), t, device=x.device)
 
 
 def _alpha_bar(levels: Levels, k: int) -> float:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from difftumor import anomaly_models
 from difftumor.anomaly_files import write_anomaly_model
-from difftumor.anomaly_models import AnomalyModel, load_anomaly_model
+from difftumor.anomaly_models import AnomalyModel, Passes, load_anomaly_model
 from difftumor.checkpoints import identify
-from difftumor.guided_sampling import decode, encode
+from difftumor.guided_sampling import class_gradient, decode, encode
 from difftumor.model_cards import ModelError
+from difftumor.networks.guided_norm import normalised
 from difftumor.protocol import Cancelled
 from Testing.tiny_anomaly import MR, tiny_card, tiny_networks, write_tiny_model
 
@@ -99,7 +100,8 @@ def test_encoding_and_decoding_are_those_of_guided_sampling(model, images, scale
     encoding = model.encode(images, 200, 20)
     levels = model.levels(20)
     assert encoding.level == 4
-    denoise, guide = model._denoise, model._guide
+    passes = model._passes[torch.float32]
+    denoise, guide = passes.denoise, passes.guide
     expected = encode(denoise, images, levels, 4)
     assert torch.equal(encoding.states[4], expected)
     got = model.decode(encoding, 200, scale)
@@ -140,13 +142,13 @@ def test_batches_do_not_change_the_numbers(model, images, monkeypatch):
 def test_guidance_can_stop_early_and_fade(model, images, monkeypatch):
     encoding = model.encode(images, 500, 20)
     calls = []
-    guide = AnomalyModel._guide
+    guide = Passes.guide
 
     def counted(self, x, t):
-        calls.append(int(t[0]))
+        calls.append(t)
         return guide(self, x, t)
 
-    monkeypatch.setattr(AnomalyModel, "_guide", counted)
+    monkeypatch.setattr(Passes, "guide", counted)
     full = model.decode(encoding, 500, 10.0)
     assert calls == list(range(500, 0, -50))
     calls.clear()
@@ -238,3 +240,54 @@ def test_an_unconditional_network_takes_no_label(tmp_path, images):
     write_anomaly_model(tmp_path / "m", unet, classifier, tiny_card())
     model = load(tmp_path / "m")
     assert model.decode(model.encode(images, 100, 20), 100, 5.0).shape == images.shape
+
+
+def test_precomputed_embeddings_change_nothing(model, images):
+    passes = model._passes[torch.float32]
+    for t in (40, 700, 40):
+        times = torch.full((3,), t)
+        with torch.no_grad():
+            expected = model.unet(images, times, torch.zeros_like(times))[:, :1]
+        assert torch.allclose(passes.denoise(images, t), expected, atol=1e-5)
+        gradient = class_gradient(lambda x, times=times: model.classifier(x, times), images, 0)
+        assert torch.allclose(passes.guide(images, t), gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_half_precision_is_near_and_leaves_what_must_be_exact(folder, model, images):
+    half = load_anomaly_model(str(folder), "cpu", {}, silent, "half")
+    assert (half.facts["precision"], model.facts["precision"]) == ("bfloat16", "float32")
+    assert torch.equal(half.probability_of_disease(images), model.probability_of_disease(images))
+    results = []
+    for each in (half, model):
+        exact = each.encode(images, 200, 20, reference_compat=True)
+        results.append((each.decode(exact, 200, 5.0), each.encode(images, 200, 20).states[4]))
+    assert torch.equal(results[0][0], results[1][0])
+    difference = (results[0][1] - results[1][1]).norm() / results[1][1].norm()
+    assert 0 < difference < 0.05
+
+
+def test_the_norm_equals_the_one_of_torch():
+    """Value and all gradients, for both layouts, with and without scale and shift."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    for layout in (torch.contiguous_format, torch.channels_last):
+        norm = torch.nn.GroupNorm(8, 32).double()
+        x = (2 * draw(3, 32, 6, 5) + 3).detach().contiguous(memory_format=layout).requires_grad_()
+        scale, shift, weights = draw(3, 32), draw(3, 32), draw(3, 32, 6, 5).detach()
+        for active in (True, False):
+            got = normalised(norm, x, (scale, shift), activate=active)
+            expected = norm(x) * (1 + scale[..., None, None]) + shift[..., None, None]
+            expected = torch.nn.functional.silu(expected) if active else expected
+            assert torch.allclose(got, expected)
+            over = (x, scale, shift, *norm.parameters())
+            pairs = zip(
+                torch.autograd.grad(got, over, weights),
+                torch.autograd.grad(expected, over, weights),
+                strict=True,
+            )
+            assert all((a - b).norm() < 1e-6 * b.norm() for a, b in pairs)
+        with torch.no_grad():
+            assert torch.allclose(normalised(norm, x, (scale, shift), activate=active), expected)

@@ -112,10 +112,13 @@ def networks(name: str) -> tuple[GuidedUNet, GuidedClassifier]:
 def callables(unet: GuidedUNet, classifier: GuidedClassifier):
     """What the samplers take; the label 0 is healthy."""
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        return unet(x, t, torch.zeros_like(t)).chunk(2, dim=1)[0]
+    def denoise(x: Tensor, t: int) -> Tensor:
+        return unet(x, torch.tensor([t]), torch.tensor([0])).chunk(2, dim=1)[0]
 
-    return denoise, lambda x, t: class_gradient(classifier, x, t, 0)
+    def guide(x: Tensor, t: int) -> Tensor:
+        return class_gradient(lambda x: classifier(x, torch.tensor([t])), x, 0)
+
+    return denoise, guide
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,7 @@ def test_one_evaluation_of_the_networks(name, t, load, small, schedule):
     logits = classifier(x_t, times)
     assert deviation(logits, expected[f"t{t}_logits"]) < TOLERANCE
     assert deviation(logits.log_softmax(-1), expected[f"t{t}_logprob"]) < TOLERANCE
-    gradient = guide(x_t, times)
+    gradient = guide(x_t, t)
     assert deviation(gradient, expected[f"t{t}_grad"]) < TOLERANCE
 
 
@@ -193,7 +196,7 @@ PIPELINES = [
 def recording(denoise: Denoise, seen: list[Tensor]) -> Denoise:
     """The same function; what it is called with is kept."""
 
-    def record(x: Tensor, t: Tensor) -> Tensor:
+    def record(x: Tensor, t: int) -> Tensor:
         seen.append(x)
         return denoise(x, t)
 
@@ -299,7 +302,7 @@ def check_evaluation(
     levels = respace(linear_betas(1000), 1000)
     x_0, _ = predict(lambda *_: mean, x_t, t, levels)
     upwards = encode(lambda *_: mean, x_t, levels, t + 1, start=t)
-    gradient = class_gradient(classifier, x_t, times, 0)
+    gradient = class_gradient(lambda x: classifier(x, times), x_t, 0)
     logits = classifier(x_t, times)
     planes = {
         "xt": x_t,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .guided_layers import (
     AttentionBlock,
     AttentionPool,
+    Embedding,
     Normalisation,
     ResBlock,
     TimedSequential,
@@ -122,7 +123,10 @@ class GuidedClassifier(nn.Module):
         """
         a = self.arguments
         check_image(x.shape, a.in_channels, 1, a.image_size)
-        embedding = self.embed(t)
+        return self.run(x, self.embed(t))
+
+    def run(self, x: Tensor, embedding: Embedding) -> Tensor:
+        """The forward pass for an embedding of `embed`, or what `precomputed` makes of it."""
         for block in self.input_blocks:
             x = block(x, embedding)
         norm, _, pool = self.out

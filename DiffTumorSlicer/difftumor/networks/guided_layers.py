@@ -5,6 +5,8 @@ MIT licence), as configured by Wolleb et al., MICCAI 2022.  Names of submodules 
 """
 
 import math
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +54,19 @@ def time_layers(channels: int) -> nn.Sequential:
     )
 
 
+# The embedding (B, E), or what each residual block makes of it.
+Embedding: TypeAlias = "Tensor | Mapping[nn.Module, Tensor]"
+
+
+def precomputed(network: nn.Module, embedding: Tensor) -> dict[nn.Module, Tensor]:
+    """What each residual block of a network makes of an embedding, (B, channels) each.
+
+    A sampler meets the same few timesteps again and again.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, ResBlock)]
+    return {block: block.emb_layers(embedding) for block in blocks}
+
+
 class ResBlock(nn.Module):
     """skip(x) + two convolutions of x, which the embedding shifts (or scales and shifts) in between.
 
@@ -91,14 +106,14 @@ class ResBlock(nn.Module):
             nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
         )
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Embedding) -> Tensor:
         """(B, channels, H, W), (B, embedding) -> (B, out_channels, H, W), halved if `down`."""
         norm, _, conv = self.in_layers
         h = normalised(norm, x)
         if self.down:
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         h = conv(h)
-        change = self.emb_layers(embedding)
+        change = self.emb_layers(embedding) if isinstance(embedding, Tensor) else embedding[self]
         norm, _, _, conv = self.out_layers
         if self.scale_shift:
             scale, shift = change.chunk(2, dim=1)
@@ -168,7 +183,7 @@ class Upsample(nn.Module):
 class TimedSequential(nn.Sequential):
     """A sequence that hands the time embedding to its residual blocks."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Embedding) -> Tensor:
         """(B, C, H, W), (B, E) -> (B, C', H', W')."""
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)

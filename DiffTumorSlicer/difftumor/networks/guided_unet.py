@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .guided_layers import (
     AttentionBlock,
     Downsample,
+    Embedding,
     Normalisation,
     ResBlock,
     TimedSequential,
@@ -156,7 +157,10 @@ class GuidedUNet(nn.Module):
         Raises: ValueError: the shape does not fit, or labels are missing or unwanted.
         """
         check_image(x.shape, self.arguments.in_channels, self.factor)
-        embedding = self.embed(t, y)
+        return self.run(x, self.embed(t, y))
+
+    def run(self, x: Tensor, embedding: Embedding) -> Tensor:
+        """The forward pass for an embedding of `embed`, or what `precomputed` makes of it."""
         skips = []
         for block in self.input_blocks:
             x = block(x, embedding)
