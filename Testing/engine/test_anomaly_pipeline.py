@@ -191,6 +191,28 @@ def test_the_store_keeps_to_its_limit_and_to_the_running_request():
     )
 
 
+def test_a_batch_that_does_not_fit_is_halved_and_the_result_is_the_same():
+    class Narrow(HealingModel):
+        def encode(self, x, *arguments, **more):
+            if len(x) > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode(x, *arguments, **more)
+
+    narrow = Narrow()
+    narrow.most = 1
+    said = []
+    result = run(narrow, callback=lambda *event: said.append(event))
+    assert np.array_equal(result.map, run().map)
+    assert sum("smaller batches" in note for note in result.notes) == 1
+    steps = [(done, total) for stage, done, total in said if stage.startswith("rewriting")]
+    assert steps[-1][0] == steps[-1][1]
+    cache: dict = {}
+    run(narrow, cache=cache)  # the speed is known now
+    narrow.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        run(narrow, cache=cache, steps=25)
+
+
 def test_without_a_cache_the_result_is_the_same():
     with_cache, cache = [], {}
     for _ in range(2):
