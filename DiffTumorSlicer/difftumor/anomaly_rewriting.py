@@ -128,6 +128,11 @@ def store_of(cache: MutableMapping[str, Any], device: torch.device) -> Store:
     return store
 
 
+def identity(model: AnomalyModel) -> tuple[Any, ...]:
+    """What decides, beside the pixels and the request, which numbers a model gives."""
+    return model.facts.get("sha256"), model.device_name, model.facts.get("precision")
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that are free where a device computes."""
     if device.type == "cuda":
@@ -240,7 +245,7 @@ class _Batch:
     ) -> None:
         self.images, self.first, self.model, self.settings = images, first, model, settings
         pixels = hashlib.sha256(images.contiguous().numpy().data).hexdigest()
-        self.key = (model.facts.get("sha256"), model.device_name, tuple(images.shape), pixels)
+        self.key = (*identity(model), tuple(images.shape), pixels)
         self.encoding_key = (*self.key, "encoding", settings.steps, settings.reference_compat)
         if settings.reference_compat:
             self.encoding_key += (settings.seed,)
@@ -359,7 +364,7 @@ def _pace(
 
     On a CPU one slice tells enough; a graphics card is asked with the batch that it will get, if that fits.
     """
-    key = (model.facts.get("sha256"), model.device_name, tuple(batch.images.shape))
+    key = (*identity(model), tuple(batch.images.shape))
     if key not in store.paces:
         try:
             images = batch.images[:1] if model.device.type == "cpu" else batch.images

@@ -168,6 +168,10 @@ def test_other_pixels_other_model_other_seed_are_not_mixed_up():
     second = run(other, cache=cache, map_kind="absolute")
     assert second.map.max() != first.map.max()
     assert other.passes("guided") > 0
+    half = HealingModel()
+    half.facts = half.facts | {"precision": "bfloat16"}
+    run(half, cache=cache)
+    assert half.passes("encode") > 0
     model = HealingModel()
     scan, grid, organ = a_case()
     scan[organ] += 1
