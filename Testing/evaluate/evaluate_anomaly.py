@@ -266,7 +266,16 @@ def main() -> int:
         "--slices", type=int, default=240, help="slices, half of them with a lesion"
     )
     parser.add_argument(
-        "--grid", type=int, default=48, help="slices of the grid over N and S; 0 leaves it out"
+        "--grid", type=int, default=24, help="slices of the grid over N and S; 0 leaves it out"
+    )
+    parser.add_argument(
+        "--noise-levels", type=int, nargs="+", default=GRID_N, help="N of grid and choice"
+    )
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=GRID_S, help="S of grid and choice"
+    )
+    parser.add_argument(
+        "--tried", type=int, default=48, help="diseased slices that the choice looks at"
     )
     parser.add_argument(
         "--look-alikes", action="store_true", help="only slices with healthy look-alikes"
