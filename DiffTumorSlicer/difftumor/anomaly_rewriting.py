@@ -33,6 +33,8 @@ STAGE = "rewriting slices as healthy"
 STORE_SHARE, STORE_MOST = 0.25, 8 << 30
 # A guided step costs a pass of the U-Net, and one of the classifier forth and back.
 STEP_COST, GUIDED_COST = 2, 3
+# Slices that are computed alone in less are measured in a batch.
+WORTH_ASKING_S = 0.25
 # On a CPU a larger batch is no faster, and what is finished batch by batch survives a cancel.
 CPU_BATCH = 8
 
@@ -362,16 +364,17 @@ def _pace(
 ) -> Pace:
     """Seconds of a step for one slice: known from before, or measured on one step.
 
-    On a CPU one slice tells enough; a graphics card is asked with the batch that it will get, if that fits.
+    One slice tells enough where it takes long; small networks are faster together, and are asked so.
     """
     key = (*identity(model), tuple(batch.images.shape))
     if key not in store.paces:
-        try:
-            images = batch.images[:1] if model.device.type == "cpu" else batch.images
-            store.paces[key] = _measure(images, model, settings, callback)
-        except torch.OutOfMemoryError:
-            store.clear()
-            store.paces[key] = _measure(batch.images[:1], model, settings, callback)
+        pace = _measure(batch.images[:1], model, settings, callback)
+        if len(batch.images) > 1 and pace.guided < WORTH_ASKING_S:
+            try:
+                pace = _measure(batch.images, model, settings, callback)
+            except torch.OutOfMemoryError:
+                store.clear()
+        store.paces[key] = pace
     return store.paces[key]
 
 
