@@ -229,10 +229,14 @@ class Canvas:
         """The image in the box plus what the guidance changed, in its own voxel type."""
         before = self._images[name][self._box]
         change = self._change[name]
-        # No tissue is darker or brighter than all that the image shows there: an MR image has no value below 0.
-        after = np.clip(before.astype(np.float32) + change, before.min(), before.max())
+        after = before.astype(np.float32) + change
+        if before.min() >= 0:
+            after = np.maximum(
+                after, 0
+            )  # an MR image has no negative value, its healthy version neither
         if np.issubdtype(before.dtype, np.integer):
-            after = np.rint(after)
+            limits = np.iinfo(before.dtype)
+            after = np.clip(np.rint(after), limits.min, limits.max)
         return np.where(change != 0, after, before).astype(before.dtype)
 
     def _areas(self, mask: NDArray[np.bool_], index: int) -> dict[str, Any]:

