@@ -71,14 +71,20 @@ def choose(
 
 
 def choose_gate(made: Rewritings, settings: Settings) -> Gate:
-    """The lowest probability, and a floor that few diseased maps lie below, that mark few healthy slices."""
-    maps = made.maps(settings)
-    highest, ill = maps.max((1, 2)), made.slices.diseased
+    """A floor that few diseased maps lie below, and the probability that then parts the slices best.
+
+    Best: the largest difference between the shares of diseased and of healthy slices that stay, of those
+    probabilities that leave few healthy ones; of equal ones the nearest to one half.
+    """
+    highest, ill = made.maps(settings).max((1, 2)), made.slices.diseased
     floor = float(np.quantile(highest[ill], FAINT_SHARE))
-    for probability in np.arange(0.04, 1.0, 0.02):
-        marked = (made.probabilities >= probability) & (highest >= floor)
-        if marked[~ill].mean() <= HEALTHY_MARKED:
-            break
+    found = []
+    for probability in np.arange(0.04, 0.97, 0.02):
+        kept = (made.probabilities >= probability) & (highest >= floor)
+        sick, well = float(kept[ill].mean()), float(kept[~ill].mean())
+        if well <= HEALTHY_MARKED:
+            found.append((round(sick - well, 6), -abs(probability - 0.5), probability))
+    _, _, probability = max(found)
     return Gate(round(float(probability), 2), round(floor, 4))
 
 
