@@ -165,6 +165,15 @@ def test_no_link_of_the_documents_is_dead(page):
     assert missing == []
 
 
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))],
+)
+def test_no_merge_is_left_half_done(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(r"^(?:<<<<<<<|>>>>>>>) .*$", text, flags=re.MULTILINE) == []
+
+
 def test_the_demonstration_models_are_packaged_and_small():
     folders = list((ENGINE.parent / "Resources" / "Models").iterdir())
     assert folders
