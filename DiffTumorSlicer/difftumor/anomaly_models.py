@@ -9,35 +9,32 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from difftumor.anomaly_files import networks_from
 from difftumor.checkpoints import read_checkpoint
-from difftumor.devices import computes_bfloat16, resolve_device
+from difftumor.devices import resolve_device
+from difftumor.guided_passes import Passes, is_half_faster, ready
 from difftumor.guided_sampling import (
     Callback,
     Weighting,
     add_first_noise,
-    class_gradient,
     decode,
     encode,
     first_noise,
 )
 from difftumor.models import ModelError, file_sha256, find_model
 from difftumor.networks.guided_classifier import GuidedClassifier
-from difftumor.networks.guided_layers import precomputed
 from difftumor.networks.guided_unet import GuidedUNet
 from difftumor.parameters import ANOMALY_RECOMMENDED
 from difftumor.schedules import Levels, cosine_betas, linear_betas, respace
 from difftumor.slice_layout import SliceFormat
 
 Precision = Literal["auto", "full", "half"]
-Network = TypeVar("Network", GuidedUNet, GuidedClassifier)
 
-HALF_CHANNELS = 64  # base channels from which on bfloat16 pays
 KEPT_BYTES = 1 << 30  # of the states of one encoding; beyond it only every n-th is kept
 ACTIVATION_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32, "mps": 1 << 30}  # of a batch
 
@@ -314,54 +311,6 @@ class AnomalyModel:
                 f"{self.image_size}); got {tuple(x.shape)}."
             )
         return x.to(self.device, torch.float32)
-
-
-def ready(network: Network, device: torch.device) -> Network:
-    """The network for inference on a device: frozen, because only images need gradients."""
-    network = network.eval().requires_grad_(False)
-    return network.to(device, memory_format=torch.channels_last)
-
-
-def is_half_faster(unet: GuidedUNet, device: torch.device) -> bool:
-    """Whether bfloat16 pays: with 32 channels it does not (measured on Zen 4)."""
-    return unet.arguments.base_channels >= HALF_CHANNELS and computes_bfloat16(device)
-
-
-class Passes:
-    """The two callables of the samplers, in the precision of the networks.
-
-    What timesteps and label do to each block is computed once: all images of a batch share them.
-    """
-
-    def __init__(self, unet: GuidedUNet, classifier: GuidedClassifier, healthy_index: int) -> None:
-        self.unet, self.classifier, self.healthy_index = unet, classifier, healthy_index
-        self.dtype = next(unet.parameters()).dtype
-        self._of_unet: dict[int, dict[nn.Module, Tensor]] = {}
-        self._of_classifier: dict[int, dict[nn.Module, Tensor]] = {}
-
-    def denoise(self, x: Tensor, t: int) -> Tensor:
-        """Noise in x (B, C, H, W), seen as healthy, float32."""
-        if t not in self._of_unet:
-            time = torch.tensor([t], device=x.device)
-            label = None
-            if self.unet.arguments.classes is not None:
-                label = torch.full_like(time, self.healthy_index)
-            self._of_unet[t] = precomputed(self.unet, self.unet.embed(time, label))
-        x = x.to(self.dtype, memory_format=torch.channels_last)
-        return self.unet.run(x, self._of_unet[t])[:, : x.shape[1]].float()
-
-    def guide(self, x: Tensor, t: int) -> Tensor:
-        """Gradient of log p(healthy), float32."""
-        if t not in self._of_classifier:
-            embedding = self.classifier.embed(torch.tensor([t], device=x.device))
-            self._of_classifier[t] = precomputed(self.classifier, embedding)
-        changes = self._of_classifier[t]
-
-        def classify(x: Tensor) -> Tensor:
-            x = x.to(self.dtype, memory_format=torch.channels_last)
-            return self.classifier.run(x, changes)
-
-        return class_gradient(classify, x, self.healthy_index)
 
 
 def load_anomaly_model(

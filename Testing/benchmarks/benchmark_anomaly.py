@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = ("ct128", "brats256", "demo")
 DEMO = "demo-abdomen-anomaly"
-LEVELS = {"ct128": (50, 100), "brats256": (50, 80), "demo": (100, 100)}  # K and N of the requests
+LEVELS = {"ct128": (50, 120), "brats256": (50, 80), "demo": (100, 100)}  # K and N of the requests
 
 
 @contextmanager

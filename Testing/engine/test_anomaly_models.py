@@ -9,8 +9,9 @@ from torch import Tensor
 
 from difftumor import anomaly_models
 from difftumor.anomaly_files import write_anomaly_model
-from difftumor.anomaly_models import AnomalyModel, Passes, load_anomaly_model
+from difftumor.anomaly_models import AnomalyModel, load_anomaly_model
 from difftumor.checkpoints import identify
+from difftumor.guided_passes import Passes
 from difftumor.guided_sampling import class_gradient, decode, encode
 from difftumor.model_cards import ModelError
 from difftumor.networks.guided_norm import normalised
