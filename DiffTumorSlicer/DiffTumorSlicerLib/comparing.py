@@ -6,6 +6,7 @@ blinking puts back what each view showed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -16,16 +17,29 @@ BLINK_S = 0.6
 FIELD_MM = 160.0
 
 Point = tuple[float, float, float]
-Pane = tuple[str, Any]  # title, volume node
+# Title, volume node, and where there is one: what lies over it, and how opaque that is.
+Pane = tuple[str, Any] | tuple[str, Any, Any, float]
 
 
 class SideBySide:
-    """Two or three volumes beside each other, in axial views that scroll and zoom together."""
+    """Two or three volumes beside each other, in views of one plane that scroll and zoom together."""
 
-    def __init__(self, scene: Any) -> None:
+    def __init__(
+        self, scene: Any, views: str = OWN_VIEWS, layouts: dict[int, int] | None = None
+    ) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            scene: of the views.
+            views: how the names of the views begin; a view keeps the title that it was made with, so what
+                has other titles needs other views. It begins with `OWN_VIEWS` itself.
+            layouts: number of panes -> id of the layout.
+        """
         self._scene = scene
+        self._views, self._layouts = views, layouts or LAYOUT_IDS
         self._before: int | None = None  # the user's layout
-        self._panes: list[tuple[str, str]] = []  # view, id of the volume
+        self._panes: list[tuple[str, str, str, float]] = []  # view, ids of volume and overlay
+        self._orientation, self._field_mm = "Axial", FIELD_MM
         self._center: Point | None = None
         self._restless = 0
 
@@ -36,33 +50,44 @@ class SideBySide:
         return (
             bool(self._panes)
             and layout is not None
-            and layout.GetViewArrangement() in LAYOUT_IDS.values()
+            and layout.GetViewArrangement() in self._layouts.values()
         )
 
-    def show(self, panes: list[Pane], center: Point | None) -> None:
+    def show(
+        self,
+        panes: Sequence[Pane],
+        center: Point | None,
+        orientation: str = "Axial",
+        field_mm: float = FIELD_MM,
+    ) -> None:
         """Show volumes side by side.
 
         Args:
             panes: two or three of (title, volume node).
             center: what the views are centered on, RAS mm; None leaves them in the middle.
+            orientation: of the views, as Slicer names it.
+            field_mm: height of the views.
         """
         layout = self._layout()
         if layout is None:
             return
-        number = LAYOUT_IDS[len(panes)]
-        if layout.GetViewArrangement() not in LAYOUT_IDS.values():
+        number = self._layouts[len(panes)]
+        if layout.GetViewArrangement() not in self._layouts.values():
             self._before = layout.GetViewArrangement()
         # A view keeps the title that it was made with, so each layout has views of its own.
-        views = [f"{OWN_VIEWS}{len(panes)}{letter}" for letter in "ABC"[: len(panes)]]
-        titles = [title for title, _ in panes]
+        views = [f"{self._views}{len(panes)}{letter}" for letter in "ABC"[: len(panes)]]
+        titles = [pane[0] for pane in panes]
         description = layout_description(views, titles)
         if layout.IsLayoutDescription(number):
             layout.SetLayoutDescription(number, description)
         else:
             layout.AddLayoutDescription(number, description)
         layout.SetViewArrangement(number)
-        self._panes = [(view, node.GetID()) for view, (_, node) in zip(views, panes, strict=True)]
-        self._center = center
+        self._panes = []
+        for view, (_title, node, *over) in zip(views, panes, strict=True):
+            overlay, opacity = (over[0].GetID(), over[1]) if over else ("", 0.0)
+            self._panes.append((view, node.GetID(), overlay, opacity))
+        self._center, self._orientation, self._field_mm = center, orientation, field_mm
         self._restless = 3
         self.settle()
 
@@ -71,7 +96,7 @@ class SideBySide:
         if not self._restless:
             return
         self._restless -= 1
-        for view, node_id in self._panes:
+        for view, node_id, overlay, opacity in self._panes:
             composite = composite_of(self._scene, view)
             slice_node = self._scene.GetNodeByID(f"vtkMRMLSliceNode{view}")
             if composite is None or slice_node is None or self._scene.GetNodeByID(node_id) is None:
@@ -79,11 +104,15 @@ class SideBySide:
             composite.SetLinkedControl(1)
             composite.SetHotLinkedControl(1)
             composite.SetBackgroundVolumeID(node_id)
+            composite.SetForegroundVolumeID(overlay or None)
+            composite.SetForegroundOpacity(opacity)
+            if slice_node.GetOrientation() != self._orientation:
+                slice_node.SetOrientation(self._orientation)
             if self._center is None:
                 continue
             wide, high = slice_node.GetDimensions()[:2]
             depth = slice_node.GetFieldOfView()[2]
-            slice_node.SetFieldOfView(FIELD_MM * wide / max(high, 1), FIELD_MM, depth)
+            slice_node.SetFieldOfView(self._field_mm * wide / max(high, 1), self._field_mm, depth)
             slice_node.SetXYZOrigin(0, 0, 0)
             slice_node.JumpSliceByCentering(*self._center)
 

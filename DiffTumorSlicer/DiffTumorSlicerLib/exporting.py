@@ -68,8 +68,8 @@ def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".difftumor-") as folder:
             parts = [Path(folder) / target.name for target in targets]
-            _write_volume(scene, node, parts[0])
-            _write_volume(scene, mask, parts[1])
+            write_volume(scene, node, parts[0])
+            write_volume(scene, mask, parts[1])
             write_json(sidecar_of(node), parts[2])
             for part, target in zip(parts, targets, strict=True):
                 shutil.move(part, target)
@@ -237,7 +237,7 @@ def _mask_volume(scene: Any, node: Any) -> Any:
     return volume
 
 
-def _write_volume(scene: Any, node: Any, path: Path) -> None:
+def write_volume(scene: Any, node: Any, path: Path) -> None:
     """Write a volume with a storage node of its own, so that the scene keeps its file names."""
     kind = (
         "vtkMRMLNRRDStorageNode" if path.suffix == ".nrrd" else "vtkMRMLVolumeArchetypeStorageNode"

@@ -78,6 +78,7 @@ class Job:
         arrays: the input, taken anew for each request.
         gone: a sentence if a node that the job needs has left the scene or has changed, else "".
         of_scene: whether it ends with the scene.
+        keep: shows what a request that is cancelled had finished; None where nothing is worth keeping.
     """
 
     panel: str
@@ -87,6 +88,7 @@ class Job:
     arrays: Callable[[], Arrays] = dict
     gone: Callable[[], str] = lambda: ""
     of_scene: bool = False
+    keep: Callable[[list[Answer]], Outcome | None] | None = None
     answers: list[Answer] = field(default_factory=list)
     request_id: int = 0
     cancelled: bool = False
@@ -211,8 +213,9 @@ class WorkerJobs:
     def _receive(self, event: Event) -> None:
         number = getattr(event, "id", None)
         job = next((job for job in self._jobs.values() if job.request_id == number), None)
-        if job is None:
-            return  # of a job that was replaced, or a remark that ends no job
+        if job is None:  # of a job that was replaced, or a remark that ends no job
+            self._unfinished(event)  # nobody wants it, but its files must go
+            return
         match event:
             case ProgressEvent() if not job.cancelled:
                 self._board.change(
@@ -233,7 +236,7 @@ class WorkerJobs:
                     log_path=event.log,
                 )
             case CancelledEvent() | SupersededEvent() | ErrorEvent():
-                self._end(job, kind="cancelled", sentence=_("Cancelled. Nothing was changed."))
+                self._cancelled(job, event)
 
     def _answered(self, job: Job, event: ResultEvent) -> None:
         """A result has come: the next request, or the end."""
@@ -266,6 +269,35 @@ class WorkerJobs:
                 notes=outcome.notes,
                 report=outcome.report,
             )
+
+    def _cancelled(self, job: Job, event: Event) -> None:
+        """A request was stopped: show what it had finished, if it is worth anything."""
+        answers = [*job.answers, *self._unfinished(event)]
+        ended: dict[str, Any] = {"sentence": _("Cancelled. Nothing was changed.")}
+        if job.keep is not None and answers and not job.gone():
+            try:
+                outcome = job.keep(answers)
+            except Exception as error:  # noqa: BLE001 -- a panel never meets a traceback
+                ended, outcome = explain(error), None
+            if outcome is not None:
+                ended = {
+                    "sentence": outcome.sentence,
+                    "result_node_ids": outcome.node_ids,
+                    "notes": outcome.notes,
+                    "report": outcome.report,
+                }
+        self._end(job, kind="cancelled", **ended)
+
+    def _unfinished(self, event: Event) -> list[Answer]:
+        """What a cancelled request had finished; none or one."""
+        partial = getattr(event, "partial", None)
+        if partial is None:
+            return []
+        try:
+            arrays = self._bridge.take(event.id)  # type: ignore[union-attr]
+        except (RuntimeError, OSError):  # its files are gone, so there is nothing to keep
+            return []
+        return [Answer(partial, arrays)]
 
     def _drop(self, job: Job, **values: Any) -> None:
         self._bridge.cancel(job.request_id)  # type: ignore[union-attr]

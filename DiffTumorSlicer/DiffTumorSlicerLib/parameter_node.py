@@ -7,7 +7,7 @@ else. Where the engine says None for "not given", a parameter node has no word; 
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -25,14 +25,20 @@ from slicer.parameterNodeWrapper import (
     parameterPack,
 )
 
-from difftumor.parameters import SynthesisParameters
+from difftumor.parameters import AnomalyParameters, SynthesisParameters
+from DiffTumorSlicerLib.heat_display import TABLES
 from DiffTumorSlicerLib.translation import tr as _
 
+SLICE_RANGES = ("slice", "visible", "organ")
 SCHEMA_VERSION = 1  # of what a scene keeps; larger ones come from a newer module
 NOT_GIVEN: dict[type, Any] = {int: 0, float: 0.0, str: ""}
 
 
-def pack_of(dataclass: type, defaults: Mapping[str, Any] | None = None) -> type:
+def pack_of(
+    dataclass: type,
+    defaults: Mapping[str, Any] | None = None,
+    without: Collection[str] = (),
+) -> type:
     """Parameter pack with the simple fields of an engine dataclass.
 
     Ranges become `WithinRange`, choices `Choice`. Fields that are packs themselves are left out: a place
@@ -41,13 +47,15 @@ def pack_of(dataclass: type, defaults: Mapping[str, Any] | None = None) -> type:
     Args:
         dataclass: its fields carry `min` and `max` in their metadata (`difftumor.parameters`).
         defaults: where a panel starts from another value than the engine does.
+        without: fields that a panel keeps in another way.
     Returns: a new class; its names are the dataclass's.
     """
     hints = get_type_hints(dataclass)
     annotations = {
         item.name: declared
         for item in fields(dataclass)
-        if (declared := _annotated(item, hints[item.name], (defaults or {}).get(item.name)))
+        if item.name not in without
+        and (declared := _annotated(item, hints[item.name], (defaults or {}).get(item.name)))
     }
     name = dataclass.__name__.removesuffix("Parameters") + "Pack"
     return parameterPack(
@@ -77,6 +85,8 @@ def _annotated(item: Field[Any], hint: Any, default: Any) -> Any:
 
 
 SynthesisPack: Any = pack_of(SynthesisParameters, {"size": "small"})
+# Which slices are meant follows from the views, `slice_range` says how.
+AnomalyPack: Any = pack_of(AnomalyParameters, without=("slices",))
 
 
 @parameterNodeWrapper
@@ -91,6 +101,19 @@ class ModuleParameters:
     result: vtkMRMLScalarVolumeNode
     random_placement: bool = False
     synthesis: SynthesisPack  # type: ignore[valid-type]
+    sequence_t1: vtkMRMLScalarVolumeNode
+    sequence_t1c: vtkMRMLScalarVolumeNode
+    sequence_t2: vtkMRMLScalarVolumeNode
+    sequence_flair: vtkMRMLScalarVolumeNode
+    area: vtkMRMLSegmentationNode
+    area_segment_id: str = ""
+    slice_range: Annotated[str, Choice(SLICE_RANGES), Default("organ")]
+    values_of: str = ""  # the model whose recommended values `anomaly` was filled with
+    map: vtkMRMLScalarVolumeNode
+    other_map: vtkMRMLScalarVolumeNode
+    map_colors: Annotated[str, Choice(tuple(TABLES)), Default("inferno")]
+    map_opacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
+    anomaly: AnomalyPack  # type: ignore[valid-type]
 
 
 def open_parameters(node: vtkMRMLScriptedModuleNode) -> tuple[ModuleParameters, str]:
@@ -132,3 +155,25 @@ def synthesis_request(parameters: ModuleParameters) -> dict[str, Any]:
     request["size"] = request["size"] if random else None
     request["count"] = (request["count"] or None) if random else None
     return request
+
+
+# None in a request: the model's recommendation counts.
+RECOMMENDED = (
+    "noise_level", "guidance_scale", "steps", "map_kind", "smoothing_mm", "normalisation",
+)  # fmt: skip
+
+
+def anomaly_request(parameters: ModuleParameters) -> dict[str, Any]:
+    """The parameters as fields of `AnomalyParameters`, without slices.
+
+    Returns: a dictionary; what the model recommends is None as long as no panel has filled it in.
+    """
+    pack: Any = parameters.anomaly
+    request = {name: pack.getValue(name) for name in pack.allParameters}
+    if parameters.values_of != request["model"]:
+        return {**request, **dict.fromkeys(RECOMMENDED)}
+    # 0 is a value of its own for a scale and a width, and "not given" for the others.
+    empty = [
+        name for name in ("noise_level", "steps", "map_kind", "normalisation") if not request[name]
+    ]
+    return {**request, **dict.fromkeys(empty)}

@@ -22,6 +22,7 @@ REGIONS = {
     "liver": ("10200004", "Liver"),
     "pancreas": ("15776009", "Pancreas"),
     "kidney": ("64033007", "Kidney"),
+    "brain": ("12738006", "Brain"),
 }
 COLORS = ((0.96, 0.49, 0.13), (0.90, 0.22, 0.45), (0.58, 0.40, 0.93), (0.16, 0.65, 0.82))
 
@@ -128,7 +129,7 @@ def add_tumor_segment(
         place_beside(scene, segmentation_node, result_node)
     segmentation = segmentation_node.GetSegmentation()
     color = COLORS[segmentation.GetNumberOfSegments() % len(COLORS)]
-    image = _labelmap(result_node, box, mask)
+    image = labelmap(result_node, box, mask)
     segment_id = segmentation_node.AddSegmentFromBinaryLabelmapRepresentation(image, name, color)
     segment = segmentation.GetSegment(segment_id) if segment_id else None
     if segment is None:
@@ -147,8 +148,11 @@ def add_tumor_segment(
 
 
 def terminology(organ: str) -> str:
-    """Slicer's terminology entry of a mass in an organ: contexts, category, type and region, SNOMED CT."""
-    code, meaning = REGIONS[organ]
+    """Slicer's terminology entry of a mass in an organ: contexts, category, type and region, SNOMED CT.
+
+    Without an organ ("") the entry names no region.
+    """
+    code, meaning = REGIONS.get(organ, ("", ""))
     return "~".join(
         (
             "Segmentation category and type - 3D Slicer General Anatomy list",
@@ -156,13 +160,13 @@ def terminology(organ: str) -> str:
             "SCT^4147007^Mass",
             "^^",
             "Anatomic codes - DICOM master list",
-            f"SCT^{code}^{meaning}",
+            f"SCT^{code}^{meaning}" if code else "^^",
             "^^",
         )
     )
 
 
-def _labelmap(result_node: Any, box: Box, mask: NDArray[np.bool_]) -> Any:
+def labelmap(result_node: Any, box: Box, mask: NDArray[np.bool_]) -> Any:
     """The mask as an oriented image whose extent is the box in the volume's own indices."""
     first = result_node.GetImageData().GetExtent()[::2]
     image = slicer.vtkOrientedImageData()

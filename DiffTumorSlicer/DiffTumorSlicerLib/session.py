@@ -19,8 +19,11 @@ from typing import Any
 
 import slicer
 
-from difftumor.parameters import MODELLED, SynthesisParameters
-from DiffTumorSlicerLib import results
+from difftumor.parameters import MODELLED, AnomalyParameters, SynthesisParameters
+from DiffTumorSlicerLib import anomaly_results, results
+from DiffTumorSlicerLib.anomaly_jobs import anomaly_job, sweep_job
+from DiffTumorSlicerLib.anomaly_wishes import PANEL as ANOMALY
+from DiffTumorSlicerLib.anomaly_wishes import anomaly_wish, check_anomaly_room, sweep_of
 from DiffTumorSlicerLib.host import Host
 from DiffTumorSlicerLib.job_states import REPLACED, Board, JobState
 from DiffTumorSlicerLib.jobs import Answer, BridgeLike, Job, Outcome, SessionError, WorkerJobs
@@ -65,9 +68,10 @@ class Session:
         self._number = 0
         self._wanted_model = ""
         self._warm_model = ""  # what the worker has loaded, as far as known
+        self._wanted_map_model = self._warm_map_model = ""
         self._polling = False
         self._board = Board(self.host.clock)
-        for panel in (PANEL, MODELS, DOCTOR):
+        for panel in (PANEL, ANOMALY, MODELS, DOCTOR):
             self._board.states[panel] = JobState(panel)
         self._jobs = WorkerJobs(lambda: bridge or self.host.make_bridge(), self._board)
         self._models = ModelJobs(self._board)
@@ -256,6 +260,77 @@ class Session:
             )
         return results.remove_last(self.scene, node)
 
+    # ------------------------------------------------------------------------------------ heat maps
+
+    def anomaly(
+        self,
+        parameters: AnomalyParameters | Mapping[str, Any],
+        images: Any,
+        *,
+        area_node: Any | None = None,
+        segment_id: str | None = None,
+        into: Any | None = None,
+        live: bool = False,
+        device: str = "auto",
+    ) -> int:
+        """Make an anomaly heat map beside a scan.
+
+        Args:
+            parameters: the pack, or its fields.
+            images: a CT, or MR sequence ('t1', 't1c', 't2', 'flair') -> volume node; never changed.
+            area_node: segmentation with the organ or the brain.
+            segment_id: of the organ or brain; the only segment if None.
+            into: map of the same scan that the new one replaces.
+            live: whether the result is the one map of the scan that follows the sliders.
+            device: 'auto', 'cpu', 'cuda', 'mps'.
+
+        Returns: the number of the job. The map is in `states["anomaly"].result_node_id` at the end, also
+            after a cancel, if slices were finished by then.
+        Raises: SessionError: what is wrong, and the next step; nothing has been started then.
+        """
+        asked = anomaly_wish(
+            parameters, images, area_node=area_node, segment_id=segment_id, into=into, device=device
+        )
+        check_anomaly_room(asked, self.host, warm=asked.parameters.model == self._warm_map_model)
+        self._wanted_map_model = asked.parameters.model
+        return self.start(anomaly_job(self.scene, asked, live=live))
+
+    def sweep(
+        self,
+        parameters: AnomalyParameters | Mapping[str, Any],
+        images: Any,
+        noise_levels: Sequence[int],
+        guidance_scales: Sequence[float],
+        *,
+        area_node: Any | None = None,
+        segment_id: str | None = None,
+        device: str = "auto",
+    ) -> int:
+        """Make maps of one slice, the first that is asked for, with every pair of N and S.
+
+        Arguments, Returns, Raises: as `anomaly`; the cells are in the report of the state.
+        """
+        asked = anomaly_wish(
+            parameters, images, area_node=area_node, segment_id=segment_id, device=device
+        )
+        packs = sweep_of(asked, list(noise_levels), list(guidance_scales))
+        check_anomaly_room(asked, self.host, warm=asked.parameters.model == self._warm_map_model)
+        self._wanted_map_model = asked.parameters.model
+        return self.start(sweep_job(self.scene, asked, packs))
+
+    def remove_map(self, node: Any) -> list[Any]:
+        """Remove a heat map with all that belongs to it.
+
+        Returns: the maps that are left.
+        Raises: SessionError: a map is being made, perhaps into this one.
+        """
+        if self.states[ANOMALY].running:
+            raise SessionError(
+                _("A map is being made. Wait for it, or press Cancel, then remove this one.")
+            )
+        anomaly_results.remove_map(self.scene, node)
+        return anomaly_results.maps_of(self.scene)
+
     # --------------------------------------------------------------------------------------- models
 
     def examine(self) -> int:
@@ -324,7 +399,7 @@ class Session:
                 _("Something is still being computed. Wait for it, or cancel it first.")
             )
         self._jobs.close()
-        self._warm_model = ""
+        self._warm_model = self._warm_map_model = ""
         self.host = host
 
     def close(self) -> None:
@@ -344,6 +419,11 @@ class Session:
             self._warm_model = self._wanted_model
         elif self.state.kind in ("failed", "cancelled"):
             self._warm_model = ""
+        map_state = self.states[ANOMALY].kind
+        if map_state == "done":
+            self._warm_map_model = self._wanted_map_model
+        elif map_state in ("failed", "cancelled"):
+            self._warm_map_model = ""
 
     def _on_scene_closing(self, *_: Any) -> None:
         self._jobs.drop_jobs_of_scene(SCENE_CLOSED)

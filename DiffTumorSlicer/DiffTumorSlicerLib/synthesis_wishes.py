@@ -22,6 +22,7 @@ from DiffTumorSlicerLib.results import (
     input_of,
     is_result,
 )
+from DiffTumorSlicerLib.room import check_free
 from DiffTumorSlicerLib.segments import organ_mask
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import volume_array, volume_grid
@@ -247,29 +248,4 @@ def check_room(asked: Wish, host: Host, *, warm: bool) -> None:
         needed += PLAIN_MEMORY
     else:
         needed += WARM_MEMORY if warm else int(NEEDED_MEMORY_GB * 1e9)
-    free = host.free_memory()
-    if free is not None and free < needed:
-        raise SessionError(
-            _(
-                "About {needed:.1f} GB of memory are needed and {free:.1f} GB are free. Close other "
-                "programs or volumes, or crop the scan with the module Crop Volume, then try again."
-            ).format(needed=needed / 1e9, free=free / 1e9)
-        )
-    disk = 2 * scan.nbytes + scan.size + SPARE_DISK
-    folder = host.arrays_folder
-    try:
-        free_disk = host.free_disk(folder)
-    except OSError as error:
-        raise SessionError(
-            _(
-                "The folder for temporary files, {folder}, cannot be used ({why}). Choose "
-                "another one in the application settings."
-            ).format(folder=folder, why=error.strerror or error)
-        ) from error
-    if free_disk < disk:
-        raise SessionError(
-            _(
-                "About {needed:.0f} MB are needed for temporary files and {free:.0f} MB are free in "
-                "{folder}. Free some space on that disk, then try again."
-            ).format(needed=disk / 1e6, free=free_disk / 1e6, folder=folder)
-        )
+    check_free(host, needed, 2 * scan.nbytes + scan.size + SPARE_DISK)

@@ -167,8 +167,12 @@ def remove_node(scene: Any, node: Any) -> None:
     item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
     if item:
         hierarchy.RemoveItem(item, False, False)
-    belongings = [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]
-    belongings.append(node.GetStorageNode())
+    belongings = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        count = node.GetNumberOfDisplayNodes()
+        belongings += [node.GetNthDisplayNode(i) for i in range(count)]
+    if node.IsA("vtkMRMLStorableNode"):
+        belongings.append(node.GetStorageNode())
     scene.RemoveNode(node)
     for other in belongings:
         if other is not None and scene.IsNodePresent(other):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from difftumor.grids import Grid
 from difftumor.parameters import Plane
 from difftumor.pictures import DARK_GROUND
-from difftumor.slice_layout import PLANES, voxel_axes
+from difftumor.slice_layout import PLANES, shown_plane, voxel_axes
 
 COLOURS = "inferno"
 OUTLINE = "#00d7ff"
@@ -66,29 +66,6 @@ class Cell:
     marked: NDArray[np.bool_]
     healthy: NDArray[np.generic] | None
     highest: float
-
-
-def shown_plane(
-    array: NDArray[Any], grid: Grid, plane: Plane, index: int
-) -> tuple[NDArray[Any], float]:
-    """A voxel slice turned as in `slice_layout`: rows to posterior or inferior, columns to left or posterior.
-
-    Args:
-        array: (I, J, K) on `grid`.
-        index: voxel index along the plane's normal.
-    Returns: (rows, columns), and the height of a pixel over its width.
-    """
-    axes = voxel_axes(grid)
-    normal, rows, columns = (axes[p] for p in PLANES[plane])
-    part = array.take(index, axis=normal)
-    if rows > columns:
-        part = part.T
-    # R, A and S grow against the rows and columns.
-    if grid.affine[PLANES[plane][1], rows] > 0:
-        part = part[::-1]
-    if grid.affine[PLANES[plane][2], columns] > 0:
-        part = part[:, ::-1]
-    return part, float(grid.spacing[rows] / grid.spacing[columns])
 
 
 def shown_slice(

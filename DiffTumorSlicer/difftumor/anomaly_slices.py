@@ -250,9 +250,11 @@ def stack_of(
             f"{facts.spacing_mm[0]:g} x {facts.spacing_mm[1]:g} mm. Choose a larger segment or another plane."
         )
     if small := sum(size < MIN_ORGAN_PIXELS for size in sizes):
-        notes.append(f"{small} slices hold too little of the organ to be judged and were left out.")
+        notes.append(
+            f"Slices left out, as they hold too little of the organ to be judged: {small}."
+        )
     if constant := sum(flat):
-        notes.append(f"{constant} slices show one value only and were left out.")
+        notes.append(f"Slices left out, as they show one value only: {constant}.")
     if organ is not None and (cut := share_outside(organ, layout, grid)) > 0.005:
         notes.append(
             f"{max(cut, 0.01):.0%} of the organ lie outside the {facts.image_size} x {facts.image_size} pixels of "

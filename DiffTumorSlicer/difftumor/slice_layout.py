@@ -90,6 +90,29 @@ def slice_axis(grid: Grid, plane: Plane) -> int:
     return voxel_axes(grid)[PLANES[plane][0]]
 
 
+def shown_plane(
+    array: NDArray[Any], grid: Grid, plane: Plane, index: int
+) -> tuple[NDArray[Any], float]:
+    """A voxel slice turned as in the table above: rows to posterior or inferior, columns to left or posterior.
+
+    Args:
+        array: (I, J, K) on `grid`.
+        index: voxel index along the plane's normal.
+    Returns: (rows, columns), and the height of a pixel over its width.
+    """
+    axes = voxel_axes(grid)
+    normal, rows, columns = (axes[p] for p in PLANES[plane])
+    part = array.take(index, axis=normal)
+    if rows > columns:
+        part = part.T
+    # R, A and S grow against the rows and columns.
+    if grid.affine[PLANES[plane][1], rows] > 0:
+        part = part[::-1]
+    if grid.affine[PLANES[plane][2], columns] > 0:
+        part = part[:, ::-1]
+    return part, float(grid.spacing[rows] / grid.spacing[columns])
+
+
 def lay_slices(
     grid: Grid,
     organ: NDArray[np.bool_] | None,

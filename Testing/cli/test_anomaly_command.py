@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import difftumor
-from difftumor.anomaly_sheet import shown_plane
 from difftumor.cli import main
 from difftumor.grids import Grid
 from difftumor.protocol import Cancelled
+from difftumor.slice_layout import shown_plane
 from Testing.tiny_anomaly import MR, write_tiny_model
 
 ENGINE = Path(difftumor.__file__).parents[1]

@@ -30,13 +30,15 @@ STAND_INS = {
     "qSlicerScriptedLoadableModuleWidget": scripted_module._ScriptedModuleWidget,
 }
 try:
-    from Testing.slicer_stand_in import views
+    from Testing.slicer_stand_in import plot_views, views
 
     STAND_INS |= {
         "qMRMLSliceView": views._SliceView,
         "qMRMLThreeDView": views._ThreeDView,
         "qMRMLSliceWidget": views._SliceWidget,
         "qMRMLThreeDWidget": views._ThreeDWidget,
+        "qMRMLPlotView": plot_views._PlotView,
+        "qMRMLPlotWidget": plot_views._PlotWidget,
         "slicer.app.layoutManager()": views._LayoutManager,
     }
 except ImportError:

@@ -22,7 +22,8 @@ KEYS = {
 CONTROL = QtCore.Qt.KeyboardModifier.ControlModifier
 SILENT = {  # frames, headings and bars that say what they are
     "progressBar", "modelsProgressBar", "whatGroup", "whereGroup", "moreGroup", "resultGroup",
-    "placesGroup",
+    "placesGroup", "mapProgressBar", "mapWhatGroup", "howGroup", "moreMapGroup", "heatGroup",
+    "sweepGroup",
 }  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def widgets_of(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["DiffTumorSlicer", "VolumesPanel", "SynthesisPanel", "ModelsPanel"]
+    "name", ["DiffTumorSlicer", "VolumesPanel", "AnomalyPanel", "SynthesisPanel", "ModelsPanel"]
 )
 def test_every_control_says_what_it_does(name):
     for kind, widget, properties in widgets_of(name):
@@ -47,7 +48,7 @@ def test_every_control_says_what_it_does(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["DiffTumorSlicer", "VolumesPanel", "SynthesisPanel", "ModelsPanel"]
+    "name", ["DiffTumorSlicer", "VolumesPanel", "AnomalyPanel", "SynthesisPanel", "ModelsPanel"]
 )
 def test_no_panel_brings_a_style_of_its_own(name):
     text = (UI / f"{name}.ui").read_text(encoding="utf-8")

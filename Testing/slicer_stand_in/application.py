@@ -88,6 +88,7 @@ class Application(QtWidgets.QApplication):
         colors = self._logic.GetColorLogic()
         colors.SetMRMLScene(self._scene)
         colors.AddDefaultColorNodes()
+        self._scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
         self._logic.SetSliceLogics(vtk.vtkCollection())
         self._logic.SetViewLogics(vtk.vtkCollection())
         for factory in (
@@ -95,6 +96,9 @@ class Application(QtWidgets.QApplication):
             slicer.vtkMRMLSliceViewDisplayableManagerFactory,
         ):
             factory.GetInstance().SetMRMLApplicationLogic(self._logic)
+        slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance().RegisterDisplayableManager(
+            "vtkMRMLColorLegendDisplayableManager"
+        )
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self._scene, True)
 
     def mrmlScene(self) -> Any:

@@ -203,6 +203,11 @@ class NodeComboBox(QtWidgets.QWidget):
     currentNodeID = QtCore.Property(
         str, lambda self: self._current_id or "", lambda self, v: self.setCurrentNodeID(v)
     )
+    sizeAdjustPolicy = QtCore.Property(
+        QtWidgets.QComboBox.SizeAdjustPolicy,
+        lambda self: self._box.sizeAdjustPolicy(),
+        lambda self, v: self._box.setSizeAdjustPolicy(v),
+    )
     addEnabled = menu_option("addEnabled")
     removeEnabled = menu_option("removeEnabled")
     editEnabled = menu_option("editEnabled")

@@ -1,4 +1,4 @@
-"""`slicer.app.layoutManager()` and the main window: real slice and 3-D views, drawn off-screen.
+"""`slicer.app.layoutManager()` and the main window: real slice, 3-D and plot views, drawn off-screen.
 
 The views are trame-slicer's, with Slicer's own displayable managers; each is copied into a Qt widget,
 which hands its mouse events to VTK. So handles can be dragged and windows grabbed. Needs EGL or OSMesa.
@@ -12,6 +12,7 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
+from Testing.slicer_stand_in.plot_views import _PlotWidget, make_plot_widget
 from Testing.slicer_stand_in.pythonqt import emit, python_class
 from Testing.slicer_stand_in.view_surface import OwnSliceView, OwnThreeDView, SoonRendering, Surface
 
@@ -180,6 +181,10 @@ class _LayoutManager(QtCore.QObject):
         shown = [w for name in self._shown if isinstance(w := self._widgets[name], _ThreeDWidget)]
         return shown[index] if index < len(shown) else None
 
+    def plotWidget(self, index: int) -> Any:
+        shown = [w for name in self._shown if isinstance(w := self._widgets[name], _PlotWidget)]
+        return shown[index] if index < len(shown) else None
+
     def mrmlSliceLogics(self) -> Any:
         return self._application.applicationLogic().GetSliceLogics()
 
@@ -198,6 +203,10 @@ class _LayoutManager(QtCore.QObject):
     threeDViewCount = QtCore.Property(
         int,
         lambda self: sum(isinstance(self._widgets[n], _ThreeDWidget) for n in self._shown),
+    )
+    plotViewCount = QtCore.Property(
+        int,
+        lambda self: sum(isinstance(self._widgets[n], _PlotWidget) for n in self._shown),
     )
 
     def _rebuild(self) -> None:
@@ -226,6 +235,9 @@ class _LayoutManager(QtCore.QObject):
     def _make(self, node: Any) -> None:
         name = node.GetLayoutName()
         if name in self._widgets:
+            return
+        if node.IsA("vtkMRMLPlotViewNode"):
+            self._widgets[name] = make_plot_widget(node)
             return
         kind, real = (
             (_SliceWidget, "qMRMLSliceWidget")

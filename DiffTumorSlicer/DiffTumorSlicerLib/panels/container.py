@@ -9,6 +9,7 @@ import qt
 import slicer
 import vtk
 
+from DiffTumorSlicerLib.panels.anomaly import AnomalyPanel
 from DiffTumorSlicerLib.panels.machine import Requirements
 from DiffTumorSlicerLib.panels.models import ModelsPanel
 from DiffTumorSlicerLib.panels.synthesis import SynthesisPanel
@@ -53,15 +54,22 @@ class Panels:
         self.synthesis = SynthesisPanel(
             ui.synthesisSection, ui_folder, scene, session, requirements.ensure
         )
+        self.anomaly = AnomalyPanel(
+            ui.anomalySection, ui_folder, scene, session, requirements.ensure
+        )
         self.models = ModelsPanel(
             ui.modelsSection,
             ui_folder,
             scene,
             session,
             requirements,
-            models_changed=self.synthesis.tumor.read_models,
+            models_changed=self._read_models,
         )
-        self._listeners: tuple[Any, ...] = (self.synthesis.follow, self.models.follow)
+        self._listeners: tuple[Any, ...] = (
+            self.anomaly.follow,
+            self.synthesis.follow,
+            self.models.follow,
+        )
         for listener in self._listeners:
             session.add_listener(listener)
         self._timer = qt.QTimer()
@@ -77,9 +85,10 @@ class Panels:
             node = parameters.parameterNode
             tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
             self._tags = (node, tag)
-            for panel in (self.volumes, self.synthesis):
+            for panel in (self.volumes, self.anomaly, self.synthesis):
                 self._guis.append(parameters.connectGui(panel.ui))
         self.volumes.set_parameter_node(parameters)
+        self.anomaly.set_parameter_node(parameters)
         self.synthesis.set_parameter_node(parameters)
         self._dirty = True
         self.refresh()
@@ -89,6 +98,7 @@ class Panels:
         """The module is opened."""
         self._entered = True
         self.volumes.enter()
+        self.anomaly.enter()
         self.synthesis.enter()
         self.models.enter()
         self._dirty = True
@@ -97,6 +107,7 @@ class Panels:
     def exit(self) -> None:
         """Another module is opened; a job goes on."""
         self._entered = False
+        self.anomaly.leave()
         self.synthesis.leave()
 
     def cleanup(self) -> None:
@@ -108,6 +119,7 @@ class Panels:
         self._disconnect()
         self._parameters = None
         self.volumes.cleanup()
+        self.anomaly.cleanup()
         self.synthesis.cleanup()
 
     def say(self, text: str) -> None:
@@ -119,6 +131,7 @@ class Panels:
         self._session.poll()
         self.volumes.tick()
         if self._entered:
+            self.anomaly.tick()
             self.synthesis.tick()
             self.refresh()
 
@@ -128,6 +141,7 @@ class Panels:
         if self._dirty:
             self._dirty = False
             self._show_nodes()
+            self.anomaly.refresh()
             self.synthesis.refresh()
 
     def _show_nodes(self) -> None:
@@ -138,10 +152,16 @@ class Panels:
             (self.volumes.ui.volumeSelector, self._parameters.volume),
             (self.synthesis.ui.roiSelector, self._parameters.roi),
             (self.synthesis.ui.resultSelector, self._parameters.result),
+            *self.anomaly.selectors(),
         ):
             if selector.currentNode() is not node:
                 with quietly(selector):
                     selector.setCurrentNode(node)
+
+    def _read_models(self) -> None:
+        """Models came or went."""
+        self.anomaly.inputs.read_models()
+        self.synthesis.tumor.read_models()
 
     def _on_modified(self, *_: Any) -> None:
         self._dirty = True

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import slicer
-from slicer.i18n import tr as _
-
 from DiffTumorSlicerLib.panels import texts
-from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, quietly, switch_to_module
+from DiffTumorSlicerLib.panels.organ_finder import OrganFinder
+from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, quietly
 
 
 class OrganGroup:
@@ -31,7 +29,7 @@ class OrganGroup:
         self._say = say
         self._organ_changed = organ_changed
         self._parameters: Any = None
-        self._awaiting: list[str] | None = None  # segmentations before TotalSegmentator was opened
+        self._finder = OrganFinder(scene, say)
         ui.organComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose_organ())
         ui.segmentSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_node)
         ui.segmentSelector.connect("currentSegmentChanged(QString)", self._choose_segment)
@@ -44,42 +42,15 @@ class OrganGroup:
 
     def enter(self) -> None:
         """Choose the organs that TotalSegmentator has found meanwhile."""
-        if self._awaiting is None or self._parameters is None:
-            return
-        new = [found for found in self._segmentations() if found not in self._awaiting]
-        if new:
-            self._awaiting = None
-            self._parameters.segmentation = self._scene.GetNodeByID(new[-1])
+        found = self._finder.found() if self._parameters is not None else None
+        if found is not None:
+            self._parameters.segmentation = found
             self._match_segment()
             self.refresh()
 
     def find_organs(self) -> None:
         """Open TotalSegmentator with this scan, or say how to get it."""
-        volume = self._parameters.volume if self._parameters is not None else None
-        if volume is None:
-            self._say(_("Choose a scan in the section Volumes first."))
-            return
-        module = getattr(slicer.modules, "totalsegmentator", None)
-        if module is None:
-            self._say(
-                _(
-                    "TotalSegmentator is not installed in this Slicer. Open View > Extensions Manager, "
-                    "install “TotalSegmentator”, and restart Slicer. Or outline the organ yourself in "
-                    "the module Segment Editor; it also works without any outline."
-                )
-            )
-            return
-        self._awaiting = self._segmentations()
-        switch_to_module(module.name)
-        selector = slicer.util.findChildren(module.widgetRepresentation(), "inputVolumeSelector")
-        if selector:
-            selector[0].setCurrentNode(volume)
-        self._say(
-            _(
-                "TotalSegmentator has your scan. Press Apply there and come back to this module when "
-                "it is done; the organ is then chosen here."
-            )
-        )
+        self._finder.open(self._parameters.volume if self._parameters is not None else None)
 
     def refresh(self) -> None:
         """Show the parameters; writes nothing."""
@@ -144,9 +115,3 @@ class OrganGroup:
         found = [organ for organ in texts.organs() if organ in name]
         other = any(word in name for word in ("vessel", "cyst", "tumor", "lesion"))
         return found[0] if len(found) == 1 and not other else ""
-
-    def _segmentations(self) -> list[str]:
-        """Ids in the order in which the segmentations came."""
-        name = "vtkMRMLSegmentationNode"
-        count = self._scene.GetNumberOfNodesByClass(name)
-        return [self._scene.GetNthNodeByClass(n, name).GetID() for n in range(count)]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 
 
@@ -48,6 +49,12 @@ def fill_combo(box: Any, items: Mapping[str, str], chosen: str) -> None:
 def chosen_of(box: Any) -> str:
     """Value of a combo box that `fill_combo` filled; empty if none is chosen."""
     return str(box.itemData(box.currentIndex)) if box.currentIndex >= 0 else ""
+
+
+def keep_narrow(*selectors: Any) -> None:
+    """Let node selectors be narrower than the longest name in them, so that the panel is."""
+    for selector in selectors:
+        selector.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
 
 
 def say(label: Any, text: str) -> None:

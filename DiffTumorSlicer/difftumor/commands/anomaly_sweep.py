@@ -10,12 +10,13 @@ import torch
 
 from difftumor.anomaly import AnomalyResult, compute_anomaly
 from difftumor.anomaly_models import AnomalyModel
-from difftumor.anomaly_sheet import Cell, shown_plane, shown_slice
+from difftumor.anomaly_sheet import Cell, shown_slice
 from difftumor.anomaly_slices import prepare
 from difftumor.commands.anomaly_inputs import CaseImages
 from difftumor.commands.anomaly_outputs import hottest
 from difftumor.commands.common import UsageError
 from difftumor.parameters import AnomalyParameters
+from difftumor.slice_layout import shown_plane
 
 Callback = Callable[[str, int, int], None]
 

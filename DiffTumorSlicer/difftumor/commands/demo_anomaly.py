@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.anomaly_sheet import Cell, shown_plane, shown_slice, write_overlay
+from difftumor.anomaly_sheet import Cell, shown_slice, write_overlay
 from difftumor.commands.anomaly import Anomaly
 from difftumor.commands.anomaly_inputs import Case
 from difftumor.commands.anomaly_outputs import Outputs
@@ -23,6 +23,7 @@ from difftumor.outputs import staged
 from difftumor.parameters import ORGAN_LABELS
 from difftumor.phantom import make_abdomen, make_head
 from difftumor.protocol import Cancelled
+from difftumor.slice_layout import shown_plane
 from difftumor.volumes import read_volume
 
 # Beyond the seeds of training, validation and test.
