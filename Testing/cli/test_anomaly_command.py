@@ -452,6 +452,7 @@ def test_control_c_is_heard_and_the_time_was_told(tmp_path):
         ("a.nii.gz", "--sheet", "s.jpg", "--sweep-noise", "100", "--sweep-scale", "3"),
         ("a.nii.gz", "--sheet", "s.png", "--sweep-noise", "100,x", "--sweep-scale", "3"),
         ("a.nii.gz", "--sheet", "s.png", "--sweep-noise", "100", "--sweep-scale", "-3"),
+        ("a.nii.gz", "--out", "o.nii.gz", "--report", "o.json"),
         ("--batch", "nowhere", "--out", "o"),
         ("--batch", "nowhere"),
     ],

@@ -115,6 +115,10 @@ class Anomaly(CommonOptions):
             raise UsageError("give --out FILE too: its side-car tells how all the files were made")
         if self.out is None and self.sheet is None and self.report is None:
             raise UsageError("nothing would be written: give --out, --report or --sheet")
+        if self.out is not None and self.report == sidecar_path(self.out):
+            raise UsageError(
+                f"{self.report} is the side-car that lies beside {self.out}: give the report another name"
+            )
         wishes = self.sweep_wishes()
         files = assign_channels(self.images, channels)
         case = Case(Path(next(iter(files.values()))).name, files, self.organ)
