@@ -1,4 +1,4 @@
-"""DiffTumorSlicer: synthetic tumors in a CT, made by latent diffusion models. Research use only.
+"""DiffTumorSlicer: synthetic tumors in a CT, and heat maps of anomalies, by diffusion models. Research use only.
 
 Registration with Slicer and nothing else: what a panel shows is in `DiffTumorSlicerLib.panels`, what is
 done in `DiffTumorSlicerLib.session`, and what is computed in the package `difftumor`, in a process of its own.
@@ -51,42 +51,53 @@ class DiffTumorSlicer(ScriptedLoadableModule):
         parent.contributors = CONTRIBUTORS
         parent.helpText = _(
             "Puts a realistic synthetic tumor where you place an ellipsoid in a CT; the CT stays as it was. "
+            "Shows as a heat map where a CT or an MR examination departs from healthy. "
             "Research use only, never for diagnosis: every result is marked as synthetic. "
             'See the <a href="{url}">tutorial</a>.'
         ).format(url=f"{REPOSITORY}#readme")
         parent.acknowledgementText = _(
-            "Methods: DiffTumor (Chen et al., CVPR 2024) and modelled tumors (Hu et al., CVPR 2023); please "
-            "cite them. The authors of DiffTumor mention pending patents; their weights are licensed "
-            "CC BY-NC-ND 4.0 and not part of this extension."
+            "Methods: DiffTumor (Chen et al., CVPR 2024), modelled tumors (Hu et al., CVPR 2023), and diffusion "
+            "models for anomaly detection (Wolleb et al., MICCAI 2022; Babaei et al., 2024); please cite "
+            "them. The authors of DiffTumor mention pending patents; their weights are licensed CC BY-NC-ND 4.0 "
+            "and not part of this extension."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 def registerSampleData() -> None:
-    """Offer the phantom in the module Sample Data; it is computed here, so there is nothing to download."""
+    """Offer phantoms in the module Sample Data; they are computed here, so there is nothing to download."""
     if not hasattr(slicer.modules, "sampledata"):
         return  # a Slicer that was built without that module
     from SampleData import SampleDataLogic
 
-    picture = Path(__file__).resolve().parent / "Resources" / "Icons" / "PhantomAbdomen.png"
-    SampleDataLogic.registerCustomSampleDataSource(
-        category="DiffTumor Slicer",
-        sampleName="Phantom abdomen",
-        uris=[],
-        fileNames=[],
-        customDownloader=makeSamplePhantom,
-        thumbnailFileName=str(picture),
-    )
+    icons = Path(__file__).resolve().parent / "Resources" / "Icons"
+    for name, kind, picture in (
+        ("Phantom abdomen", "abdomen", "PhantomAbdomen.png"),
+        ("Phantom abdomen with a lesion", "lesion", "PhantomLesion.png"),
+        ("Phantom head", "head", "PhantomHead.png"),
+    ):
+        SampleDataLogic.registerCustomSampleDataSource(
+            category="DiffTumor Slicer",
+            sampleName=name,
+            uris=[],
+            fileNames=[],
+            customDownloader=lambda _source=None, kind=kind: makeSamplePhantom(kind),
+            thumbnailFileName=str(icons / picture),
+        )
 
 
-def makeSamplePhantom(_source: Any = None) -> None:
-    """Add the phantom and its organs to the scene; called by the module Sample Data."""
+def makeSamplePhantom(kind: str = "abdomen") -> None:
+    """Add a phantom and its segments to the scene; called by the module Sample Data.
+
+    Args:
+        kind: of `sample_phantom`: "abdomen", "lesion" or "head".
+    """
     from DiffTumorSlicerLib.panels import sample_data, settings  # Qt; not needed at startup
 
     global _sample_phantom
     if _sample_phantom is None:
         _sample_phantom = sample_data.SamplePhantom(slicer.mrmlScene)
-    _sample_phantom.start(environment.worker_python(settings.python()))
+    _sample_phantom.start(environment.worker_python(settings.python()), kind)
 
 
 class DiffTumorSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -243,6 +254,51 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
             into=into,
             device=device,
         )
+        return self._result(number, callback)
+
+    def anomalyMap(
+        self,
+        images: Any,
+        segmentationNode: Any = None,
+        segmentId: str = "",
+        *,
+        device: str = "auto",
+        callback: Callable[[JobState], None] | None = None,
+        **parameters: Any,
+    ) -> Any:
+        """Make a heat map of where an image departs from healthy.
+
+        Args:
+            images: the CT, a vtkMRMLScalarVolumeNode, or MR sequences, {"t1": node, "t1c": node, "t2": node,
+                "flair": node}; never changed.
+            segmentationNode: holds the organ or the brain that the model knows.
+            segmentId: its segment.
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+            callback: as of `synthesize`.
+            **parameters: fields of `difftumor.parameters.AnomalyParameters`: model, noise_level, guidance_scale,
+                steps, plane, slices, map_kind ...; what is not given is as the model recommends.
+
+        Returns, Raises: as `synthesize`; the new volume node holds 0 to 1, and its side-car
+            (`DiffTumorSlicerLib.results.sidecar_of`) the classifier's confidence for each slice.
+        """
+        environment.prepare(self._python or "")
+        number = self.session.anomaly(
+            parameters,
+            images,
+            area_node=segmentationNode,
+            segment_id=segmentId or None,
+            device=device,
+        )
+        return self._result(number, callback)
+
+    def close(self) -> None:
+        """End the worker; running jobs count as cancelled."""
+        if self._timer is not None:
+            self._timer.stop()
+        self.session.close()
+
+    def _result(self, number: int, callback: Callable[[JobState], None] | None) -> Any:
+        """Wait for a job and return its node, or let a callback follow it and return its number."""
         if callback is not None:
             self._follow(number, callback)
             return number
@@ -250,12 +306,6 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
         if state.kind != "done":
             raise RuntimeError(state.sentence)
         return slicer.mrmlScene.GetNodeByID(state.result_node_id)
-
-    def close(self) -> None:
-        """End the worker; running jobs count as cancelled."""
-        if self._timer is not None:
-            self._timer.stop()
-        self.session.close()
 
     def _follow(self, number: int, callback: Callable[[JobState], None]) -> None:
         """Poll from Qt's event loop until the job has ended."""

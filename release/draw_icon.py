@@ -1,4 +1,4 @@
-"""Draw the icon of the extension and of the module, and the picture of the phantom for Sample Data.
+"""Draw the icon of the extension and of the module, and the pictures of the phantoms for Sample Data.
 
 python release/draw_icon.py
 """
@@ -23,7 +23,7 @@ from PySide6.QtGui import (
     QRadialGradient,
 )
 
-from difftumor.phantom import make_abdomen
+from difftumor.phantom import make_abdomen, make_head
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 20001  # as DiffTumorSlicerLib.sample_phantom
@@ -31,7 +31,7 @@ TARGETS = (
     ROOT / "Resources" / "DiffTumorSlicer.png",
     ROOT / "DiffTumorSlicer" / "Resources" / "Icons" / "DiffTumorSlicer.png",
 )
-PHANTOM = ROOT / "DiffTumorSlicer" / "Resources" / "Icons" / "PhantomAbdomen.png"
+ICONS = ROOT / "DiffTumorSlicer" / "Resources" / "Icons"
 SIZE = 128
 
 
@@ -85,21 +85,47 @@ def draw() -> QImage:
     return image
 
 
-def draw_phantom() -> QImage:
+def draw_abdomen() -> QImage:
     """The axial slice of the sample phantom that shows most of the pancreas, in a soft tissue window."""
     made = make_abdomen(SEED, spacing_mm=(1.0, 1.0, 2.0), orientation="LPS")
-    slice_number = int((made.organs == 7).sum((0, 1)).argmax())
-    slice_hu = made.ct[:, :, slice_number].T.astype(float)
-    gray = np.ascontiguousarray(((slice_hu + 140) / 400 * 255).clip(0, 255).astype(np.uint8))
+    return picture_of(made.ct, made.organs == 7, (-140, 260))
+
+
+def draw_lesion() -> QImage:
+    """The axial slice through the lesion of the phantom that has one."""
+    made = make_abdomen(
+        SEED,
+        tumors=1,
+        tumor_organs=("kidney",),
+        tumor_radius_mm=(9.0, 12.0),
+        spacing_mm=(1.0, 1.0, 2.0),
+        orientation="LPS",
+    )
+    return picture_of(made.ct, made.tumors > 0, (-140, 260))
+
+
+def draw_head() -> QImage:
+    """The axial FLAIR slice that shows most of the tumor."""
+    made = make_head(SEED, tumors=1, spacing_mm=(1.0, 1.0, 2.0), orientation="LPS")
+    flair = made.images["flair"]
+    return picture_of(flair, made.tumors > 0, (0, float(np.percentile(flair[made.brain], 99.5))))
+
+
+def picture_of(image: np.ndarray, shown: np.ndarray, window: tuple[float, float]) -> QImage:
+    """The axial slice that shows most of a mask; arrays (I, J, K) with axes L, P, S."""
+    number = int(shown.sum((0, 1)).argmax())
+    part = (image[:, :, number].T.astype(float) - window[0]) / (window[1] - window[0])
+    gray = np.ascontiguousarray((part * 255).clip(0, 255).astype(np.uint8))
     height, width = gray.shape
-    image = QImage(gray.data, width, height, width, QImage.Format.Format_Grayscale8)
-    return image.scaledToWidth(260, Qt.TransformationMode.SmoothTransformation)
+    drawn = QImage(gray.data, width, height, width, QImage.Format.Format_Grayscale8)
+    return drawn.scaledToWidth(260, Qt.TransformationMode.SmoothTransformation)
 
 
 def main() -> None:
     """Write the pictures to where the extension and the module look for them."""
     application = QGuiApplication([])
-    draw_phantom().save(str(PHANTOM))
+    for name, drawn in (("Abdomen", draw_abdomen), ("Lesion", draw_lesion), ("Head", draw_head)):
+        drawn().save(str(ICONS / f"Phantom{name}.png"))
     image = draw()
     for target in TARGETS:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,10 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"on another computer and run: difftumor models import FILE --id (\S+)",
         rf"on another computer and import it {_MODELS} as \1.",
     ),
+    (
+        r"and run: difftumor models import UNET CLASSIFIER --id (\S+)",
+        r"and import both as \1 with the program for the command line.",
+    ),
     (r"Import it first: difftumor models import .*", f"Import it first {_MODELS}."),
     (r"Say it: difftumor models import .* --id ID, with (.*)", r"Choose when you import it: \1"),
     (

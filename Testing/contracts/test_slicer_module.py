@@ -288,6 +288,17 @@ class TestScripts:
         with pytest.raises(RuntimeError, match="The disk is full"):
             logic.synthesize(*nodes)
 
+    def test_a_heat_map_from_a_script(self, worker, logic, nodes, tmp_path, monkeypatch):
+        from Testing.tiny_anomaly import write_tiny_model
+
+        monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path))
+        write_tiny_model(tmp_path / "tiny-anomaly", organs=[])
+        asked = {"model": "tiny-anomaly", "steps": 5, "slices": (30, 32), "gate": False}
+        node = logic.anomalyMap(nodes[0], device="cpu", **asked)
+        assert "anomaly map" in node.GetName()
+        with pytest.raises(ValueError, match="guidance_scale"):
+            logic.anomalyMap(nodes[0], **{**asked, "guidance_scale": -1.0})
+
     def test_a_worker_that_cannot_run_is_said_before_the_start(self, logic, nodes, monkeypatch):
         from DiffTumorSlicerLib import environment
 

@@ -25,8 +25,8 @@ class QuickMaker:
     def busy(self):
         return self.looks >= 0
 
-    def start(self, python):
-        QuickMaker.started = (*QuickMaker.started, python)
+    def start(self, python, kind):
+        QuickMaker.started = (*QuickMaker.started, (python, kind))
         self.looks = 0
 
     def poll(self):
@@ -57,7 +57,20 @@ def source(app, scene, monkeypatch):
     load_module(ROOT / "DiffTumorSlicer" / "DiffTumorSlicer.py")
     emit(app, "startupCompleted()")
     # Each file that was loaded in this process listens to the start; the last one is this test's.
-    return slicer.modules.sampleDataSources["DiffTumor Slicer"][-1]
+    return slicer.modules.sampleDataSources["DiffTumor Slicer"][-3]
+
+
+def test_phantoms_with_a_lesion_are_offered_too(app, scene, source):
+    import slicer
+
+    offered = slicer.modules.sampleDataSources["DiffTumor Slicer"][-3:]
+    assert [one.sampleName for one in offered] == [
+        "Phantom abdomen", "Phantom abdomen with a lesion", "Phantom head",
+    ]  # fmt: skip
+    assert all(Path(one.thumbnailFileName).is_file() for one in offered)
+    for one in offered:
+        click(app, one)
+    assert [kind for _python, kind in QuickMaker.started] == ["abdomen", "lesion", "head"]
 
 
 def click(app, source, times=1):

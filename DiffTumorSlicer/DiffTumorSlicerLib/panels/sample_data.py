@@ -1,4 +1,4 @@
-"""The phantom in Slicer's module Sample Data: it is computed on this machine, nothing is downloaded."""
+"""Phantoms in Slicer's module Sample Data: they are computed on this machine, nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from DiffTumorSlicerLib.sample_phantom import PhantomError, PhantomMaker
+from DiffTumorSlicerLib.sample_phantom import ABDOMEN, PhantomError, PhantomMaker
 
 TICK_MS = 50
 
@@ -27,10 +27,15 @@ class SamplePhantom:
         self._timer.interval = TICK_MS
         self._timer.connect("timeout()", self._tick)
 
-    def start(self, python: str | None) -> None:
-        """Begin, with this interpreter (None: the running one), unless one is being made already."""
+    def start(self, python: str | None, kind: str = ABDOMEN) -> None:
+        """Begin, with this interpreter (None: the running one), unless one is being made already.
+
+        Args:
+            python: interpreter.
+            kind: of `sample_phantom`.
+        """
         if not self._maker.busy:
-            self._maker.start(python)
+            self._maker.start(python, kind)
             self._timer.start()
         slicer.util.showStatusMessage(_("Making the phantom. This takes some seconds…"))
 
