@@ -30,7 +30,7 @@ def normalised(
     Returns: shape, layout and dtype of x.
     """
     if torch.is_grad_enabled() and x.device.type == "cpu":
-        gain, offset = norm.weight.expand(len(x), -1), norm.bias.expand(len(x), -1)
+        gain, offset = norm.weight, norm.bias
         if scale_shift is not None:
             scale, shift = scale_shift
             gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
@@ -53,9 +53,14 @@ class _Normalised(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, gain: Tensor, offset: Tensor, groups: int, eps: float, activate: bool
     ) -> Tensor:
+        """Gain and offset are (C,), or (B, C) where each image has its own."""
         b, c, h, w = x.shape
-        hat, mean, sigma_inverse = torch.native_group_norm(x, None, None, b, c, h * w, groups, eps)
-        z = torch.addcmul(offset[..., None, None].to(x), hat, gain[..., None, None].to(x))
+        shared = gain.ndim == 1
+        z, mean, sigma_inverse = torch.native_group_norm(
+            x, gain if shared else None, offset if shared else None, b, c, h * w, groups, eps
+        )
+        if not shared:
+            z = torch.addcmul(offset[..., None, None].to(x), z, gain[..., None, None].to(x))
         ctx.save_for_backward(x, z, mean, sigma_inverse, gain)
         ctx.activate = activate
         return F.silu(z) if activate else z
@@ -66,18 +71,21 @@ class _Normalised(torch.autograd.Function):
         x, z, mean, r, gain = ctx.saved_tensors
         b, c, h, w = x.shape
         dz = torch.ops.aten.silu_backward(dy, z) if ctx.activate else dy
-        repeats = c // mean.shape[1]
-        m, r = (each.float().repeat_interleave(repeats, dim=1) for each in (mean, r))
-        sum_dz = dz.sum((2, 3), dtype=torch.float32)
-        sum_dz_hat = r * ((dz * x).sum((2, 3), dtype=torch.float32) - m * sum_dz)
-        gain = gain.float()
-
-        def group_mean(sums: Tensor) -> Tensor:
-            means = (gain * sums).view(b, -1, repeats).sum(-1) / (repeats * h * w)
-            return means.repeat_interleave(repeats, dim=1)
-
-        of_x = -(r**2) * group_mean(sum_dz_hat)
-        rest = -r * group_mean(sum_dz) - m * of_x
-        of_dz, of_x, rest = (each[..., None, None].to(x) for each in (r * gain, of_x, rest))
+        # From here on (B, groups, channels of a group).
+        m, r = mean.float()[..., None], r.float()[..., None]
+        by_group = (-1, mean.shape[1], c // mean.shape[1])
+        gains = gain.float().view(by_group)
+        sum_dz = dz.sum((2, 3), dtype=torch.float32).view(by_group)
+        sum_dz_hat = r * ((dz * x).sum((2, 3), dtype=torch.float32).view(by_group) - m * sum_dz)
+        of_dz = r * gains
+        of_x = (of_dz * sum_dz_hat).mean(-1, keepdim=True).mul_(r).div_(-h * w)
+        rest = -m * of_x - (of_dz * sum_dz).mean(-1, keepdim=True) / (h * w)
+        of_dz, of_x, rest = (
+            each.expand(b, *by_group[1:]).reshape(b, c, 1, 1).to(x) for each in (of_dz, of_x, rest)
+        )
         dx = torch.addcmul(rest, x, of_x).addcmul_(dz, of_dz)
-        return dx, sum_dz_hat, sum_dz, None, None, None
+        if not any(ctx.needs_input_grad[1:3]):
+            return dx, None, None, None, None, None
+        sums = (each.reshape(b, c) for each in (sum_dz_hat, sum_dz))
+        d_gain, d_offset = (each.sum(0) if gain.ndim == 1 else each for each in sums)
+        return dx, d_gain, d_offset, None, None, None
