@@ -41,7 +41,7 @@ test: lint
 	$(PYTHON) -m pytest
 
 evaluate: $(READY)
-	$(PYTHON) Testing/evaluate/evaluate_demo_models.py
+	$(PYTHON) Testing/evaluate/evaluate_demo_models.py; first=$$?; PYTHONPATH=. $(PYTHON) Testing/evaluate/evaluate_anomaly.py && exit $$first
 
 soak: $(READY)
 	$(PYTHON) -m pytest -m soak

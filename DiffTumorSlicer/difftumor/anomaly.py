@@ -76,7 +76,7 @@ def compute_anomaly(
     notes += stack.notes
     signs = direction_signs(settings.direction, stack.images.shape[1])
     canvas = Canvas(stack, images, _channels(images, made_for), settings, signs)
-    store = store_of({} if cache is None else cache)
+    store = store_of({} if cache is None else cache, model.device)
     done = 0
     for batch in rewrite(stack.images, model, settings, store, report, notes.append):
         canvas.add(batch.probability, batch.healthy, batch.unguided)

@@ -25,6 +25,8 @@ DIRECTIONS = {"dark": 1.0, "bright": -1.0, "both": 0.0}
 OTSU_BINS = 256
 # A map whose values all lie within this share of its maximum has nothing to separate.
 CONSTANT = 1e-6
+# Below rounding of the model's range: dividing by it would make a map of noise, or of infinities.
+NOTHING = 1e-9
 
 
 def direction_signs(direction: str, channels: int) -> NDArray[np.float32]:
@@ -119,7 +121,8 @@ def scale_factors(planes: Planes, how: Normalisation) -> NDArray[np.float32]:
         return np.ones(len(planes), np.float32)
     if how == "volume":
         highest = np.full(len(planes), highest.max(initial=0.0))
-    return np.where(highest > 0, 1 / np.where(highest > 0, highest, 1), 0).astype(np.float32)
+    some = highest > NOTHING
+    return np.where(some, 1 / np.where(some, highest, 1), 0).astype(np.float32)
 
 
 def scaled(values: NDArray[np.float32], factors: NDArray[np.float32] | float) -> Planes:
@@ -190,7 +193,7 @@ def gated(
         floor: least maximum of the map of a marked slice.
     """
     highest = planes.reshape(len(planes), -1).max(axis=1, initial=0.0)
-    return np.asarray((probabilities < gate_probability) | (highest < floor) | (highest <= 0))
+    return np.asarray((probabilities < gate_probability) | (highest < floor) | (highest <= NOTHING))
 
 
 def volume_probability(probabilities: Sequence[float]) -> float:

@@ -230,6 +230,10 @@ class Canvas:
         before = self._images[name][self._box]
         change = self._change[name]
         after = before.astype(np.float32) + change
+        if before.min() >= 0:
+            after = np.maximum(
+                after, 0
+            )  # an MR image has no negative value, its healthy version neither
         if np.issubdtype(before.dtype, np.integer):
             limits = np.iinfo(before.dtype)
             after = np.clip(np.rint(after), limits.min, limits.max)

@@ -33,6 +33,8 @@ STAGE = "rewriting slices as healthy"
 STORE_SHARE, STORE_MOST = 0.25, 8 << 30
 # A guided step costs a pass of the U-Net, and one of the classifier forth and back.
 STEP_COST, GUIDED_COST = 2, 3
+# Slices that are computed alone in less are measured in a batch.
+WORTH_ASKING_S = 0.25
 # On a CPU a larger batch is no faster, and what is finished batch by batch survives a cancel.
 CPU_BATCH = 8
 
@@ -100,6 +102,12 @@ class Store:
         if self.used + size <= self.limit:
             self.values[key] = (value, size, self.run)
 
+    def clear(self) -> None:
+        """Drop everything."""
+        self.values.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
 
 def size_of(value: Any) -> int:
     """Bytes of the tensors and arrays in a value."""
@@ -112,14 +120,26 @@ def size_of(value: Any) -> int:
     return sum(map(size_of, vars(value).values())) if hasattr(value, "__dict__") else 0
 
 
-def store_of(cache: MutableMapping[str, Any]) -> Store:
-    """The store of a worker; `cache` lives as long as the worker does."""
-    if STORE_KEY not in cache:
-        free = psutil.virtual_memory().available
-        cache[STORE_KEY] = Store(limit=int(min(STORE_SHARE * free, STORE_MOST)))
-    store: Store = cache[STORE_KEY]
+def store_of(cache: MutableMapping[str, Any], device: torch.device) -> Store:
+    """The store of a worker; `cache` lives as long as the worker does. Encodings stay on their device."""
+    key = f"{STORE_KEY} on {device}"
+    if key not in cache:
+        cache[key] = Store(limit=int(min(STORE_SHARE * free_memory(device), STORE_MOST)))
+    store: Store = cache[key]
     store.run += 1
     return store
+
+
+def identity(model: AnomalyModel) -> tuple[Any, ...]:
+    """What decides, beside the pixels and the request, which numbers a model gives."""
+    return model.facts.get("sha256"), model.device_name, model.facts.get("precision")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free where a device computes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def rewrite(
@@ -156,25 +176,40 @@ def rewrite(
         seconds = sum(batch.seconds(store, level, pace) for batch in batches)
         callback(f"{in_words(seconds)} for {len(images)} slices", 0, total)
     done = 0
-    for batch, cost in zip(batches, costs, strict=True):
-        start = done
+    alone: set[int] = set()  # slices that were tried with nothing kept beside them
+    while batches:
+        batch = batches.pop(0)
+        cost = batch.cost(store, level)
 
-        def report(steps: int, start: int = start, cost: int = cost) -> None:
+        def report(steps: int, start: int = done, cost: int = cost, total: int = total) -> None:
             callback(STAGE, start + min(steps, cost), total)
 
-        yield batch.compute(store, level, report, note)
+        try:
+            finished = batch.compute(store, level, report, note)
+        except torch.OutOfMemoryError:
+            # What is kept for later goes, and the batch is halved; a slice has to fit into all of the memory.
+            if len(batch.images) == 1 and batch.first in alone:
+                raise
+            alone.add(batch.first)
+            store.clear()
+            batches[:0] = batch.halves()
+            note(
+                "The memory was not enough for all slices at once; they were computed in smaller batches."
+            )
+            total = done + sum(other.cost(store, level) for other in batches)
+            continue
+        yield finished
         done += cost
         callback(STAGE, done, total)
 
 
 def batch_size(model: AnomalyModel) -> int:
     """Slices that are computed together: as many as the memory holds, few on a CPU."""
-    free = psutil.virtual_memory().available
-    if model.device.type == "cuda":
-        free = torch.cuda.mem_get_info(model.device)[0]
+    free = free_memory(model.device)
     # The model counts with an empty machine; never more than a quarter of what is free now.
     side = model.slice_format.image_size
-    base = int(model.card.get("architecture", {}).get("unet", {}).get("base_channels", 128))
+    built = model.card.get("architecture", {}).get("arguments", {})
+    base = int(built.get("unet", {}).get("base_channels", 128))
     fits = int(0.25 * free // (24 * 4 * base * side * side))
     most = CPU_BATCH if model.device.type == "cpu" else 256
     return max(1, min(model.batch_size, fits, most))
@@ -212,10 +247,16 @@ class _Batch:
     ) -> None:
         self.images, self.first, self.model, self.settings = images, first, model, settings
         pixels = hashlib.sha256(images.contiguous().numpy().data).hexdigest()
-        self.key = (model.facts.get("sha256"), model.device_name, tuple(images.shape), pixels)
+        self.key = (*identity(model), tuple(images.shape), pixels)
         self.encoding_key = (*self.key, "encoding", settings.steps, settings.reference_compat)
         if settings.reference_compat:
             self.encoding_key += (settings.seed,)
+
+    def halves(self) -> list[_Batch]:
+        """The same slices in two batches; a single slice stays one."""
+        middle = -(-len(self.images) // 2)
+        parts = [(self.images[:middle], self.first), (self.images[middle:], self.first + middle)]
+        return [_Batch(i, first, self.model, self.settings) for i, first in parts if len(i)]
 
     def healthy_key(self, scale: float) -> tuple[Any, ...]:
         """Of the rewriting at a scale; at S = 0 the guidance options do not matter."""
@@ -321,23 +362,37 @@ class _Batch:
 def _pace(
     batch: _Batch, model: AnomalyModel, settings: AnomalySettings, store: Store, callback: Callback
 ) -> Pace:
-    """Seconds of a step for one slice: known from before, or measured on one step."""
-    # On a CPU one slice tells enough; a graphics card is asked with the batch that it will get.
-    images = batch.images[:1] if model.device.type == "cpu" else batch.images
-    key = (model.facts.get("sha256"), model.device_name, tuple(images.shape))
+    """Seconds of a step for one slice: known from before, or measured on one step.
+
+    One slice tells enough where it takes long; small networks are faster together, and are asked so.
+    """
+    key = (*identity(model), tuple(batch.images.shape))
     if key not in store.paces:
-        times = []
-        encoding = None
-        for scale in (None, max(settings.guidance_scale, 1.0)):
-            # The first pass of a network compiles and allocates; the second tells the speed.
-            for _ in range(2):
-                callback("measuring the speed", 0, 1)
-                start = time.perf_counter()
-                if scale is None:
-                    encoding = model.encode(images, 1, settings.steps)
-                else:
-                    model.decode(encoding, 1, scale)
-                took = time.perf_counter() - start
-            times.append(took / len(images))
-        store.paces[key] = Pace(*times)
+        pace = _measure(batch.images[:1], model, settings, callback)
+        if len(batch.images) > 1 and pace.guided < WORTH_ASKING_S:
+            try:
+                pace = _measure(batch.images, model, settings, callback)
+            except torch.OutOfMemoryError:
+                store.clear()
+        store.paces[key] = pace
     return store.paces[key]
+
+
+def _measure(
+    images: torch.Tensor, model: AnomalyModel, settings: AnomalySettings, callback: Callback
+) -> Pace:
+    """Seconds of an encoding and of a guided step for one slice."""
+    times = []
+    encoding = None
+    for scale in (None, max(settings.guidance_scale, 1.0)):
+        # The first pass of a network compiles and allocates; the second tells the speed.
+        for _ in range(2):
+            callback("measuring the speed", 0, 1)
+            start = time.perf_counter()
+            if scale is None:
+                encoding = model.encode(images, 1, settings.steps)
+            else:
+                model.decode(encoding, 1, scale)
+            took = time.perf_counter() - start
+        times.append(took / len(images))
+    return Pace(*times)

@@ -479,3 +479,30 @@ def test_planes_are_shown_as_a_radiologist_looks_at_them():
                 assert aspect == 1
                 row, column = np.argwhere(shown == 1)[0]
                 assert (row, column) == (0, 0), (flips, order, plane)
+
+
+def test_the_demonstration_shows_the_lesion_of_a_phantom(tmp_path, monkeypatch):
+    from difftumor.commands import demo_anomaly
+    from difftumor.commands.demo import page_text
+    from difftumor.console import Reporter
+
+    make = demo_anomaly.make_abdomen
+    coarse = {"spacing_mm": (3.0, 3.0, 8.0)}
+    monkeypatch.setattr(demo_anomaly, "make_abdomen", lambda *a, **k: make(*a, **{**k, **coarse}))
+    model = write_tiny_model(
+        tmp_path / "m", size=16, spacing_mm=[6, 6], recommended=FAST, organs=["kidney"]
+    )
+    (tmp_path / "out").mkdir()
+    trial = demo_anomaly.Trial(str(model), tmp_path / "out")
+    with Reporter(quiet=True) as reporter:
+        section = demo_anomaly.show(trial, "cpu", {}, reporter, overwrite=False)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in (*trial.files, trial.picture)
+    }
+    assert "Dice" in section
+    page = page_text([], [section])
+    assert trial.picture.name in page
+    assert "Anomaly heat maps" in page
+    assert "Anomaly heat maps" not in page_text([], [])
+    picture = matplotlib.image.imread(trial.picture)
+    assert picture[..., :3].std() > 0.05

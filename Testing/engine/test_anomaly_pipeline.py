@@ -136,7 +136,7 @@ def test_a_new_scale_costs_only_the_decoding_and_a_new_kind_of_map_nothing():
     model, cache = HealingModel(), {}
     first = run(model, cache=cache, guidance_scale=5.0)
     slices, level = len(first.slices), 5
-    pilot = 2  # one step each of the measuring, twice
+    pilot = 2 * (1 + 4)  # a step of one slice and of a batch to measure the speed, each twice
     assert model.passes("encode") == slices * level + pilot
     assert model.passes("unguided") == slices * level
     assert model.passes("guided") == slices * level + pilot
@@ -168,6 +168,10 @@ def test_other_pixels_other_model_other_seed_are_not_mixed_up():
     second = run(other, cache=cache, map_kind="absolute")
     assert second.map.max() != first.map.max()
     assert other.passes("guided") > 0
+    half = HealingModel()
+    half.facts = half.facts | {"precision": "bfloat16"}
+    run(half, cache=cache)
+    assert half.passes("encode") > 0
     model = HealingModel()
     scan, grid, organ = a_case()
     scan[organ] += 1
@@ -189,6 +193,28 @@ def test_the_store_keeps_to_its_limit_and_to_the_running_request():
     assert (
         size_of({"a": [torch.zeros(4), np.zeros(2)], "b": SimpleNamespace(x=torch.zeros(1))}) == 36
     )
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_result_is_the_same():
+    class Narrow(HealingModel):
+        def encode(self, x, *arguments, **more):
+            if len(x) > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode(x, *arguments, **more)
+
+    narrow = Narrow()
+    narrow.most = 1
+    said = []
+    result = run(narrow, callback=lambda *event: said.append(event))
+    assert np.array_equal(result.map, run().map)
+    assert sum("smaller batches" in note for note in result.notes) == 1
+    steps = [(done, total) for stage, done, total in said if stage.startswith("rewriting")]
+    assert steps[-1][0] == steps[-1][1]
+    cache: dict = {}
+    run(narrow, cache=cache)  # the speed is known now
+    narrow.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        run(narrow, cache=cache, steps=25)
 
 
 def test_without_a_cache_the_result_is_the_same():
@@ -348,6 +374,7 @@ def test_sequences_of_any_order_and_spelling_make_one_map():
     assert result.counterfactuals["T2 FLAIR"][inner].mean() < 650
     assert (result.mask & spot).sum() > 0.5 * spot.sum()
     assert set(result.slices[0]["values"]) == {"T1w", "T2 FLAIR"}
+    assert min(image.min() for image in result.counterfactuals.values()) >= 0
 
 
 # -------------------------------------------------------------------------------------- bad input

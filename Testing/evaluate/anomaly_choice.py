@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 from anomaly_figures import Gate, Slices, dices_35, organ_rule
 from anomaly_methods import Rewritings, Settings
 
-TRIED_N = (50, 100, 150, 200)
-TRIED_S = (5.0, 10.0, 20.0, 40.0)
 KINDS = ("guided", "one-sided", "absolute")
 # What lesions may look like, by number of channels (T1, T1c, T2, FLAIR).
 DIRECTIONS = {1: ("dark",), 4: ("both", "dark,both,bright,bright", "dark,bright,bright,bright")}
@@ -23,13 +21,19 @@ FAINT_SHARE = 0.01  # of the diseased maps may lie below the floor
 
 
 def choose(
-    made: Rewritings, start: Settings, say: Callable[[str], None], most: int = 48
+    made: Rewritings,
+    start: Settings,
+    noise_levels: Sequence[int],
+    scales: Sequence[float],
+    say: Callable[[str], None],
+    most: int = 48,
 ) -> Settings:
     """Settings of the highest Dice at 35 %, and a gate that leaves healthy slices unmarked.
 
     Args:
         made: validation slices; N, S, kind, direction and smoothing are tried on some of the diseased ones.
         start: its steps are kept.
+        noise_levels, scales: N and S that are tried; S = 0 marks nothing and is left out.
         say: prints a line.
         most: diseased slices of the trial.
     """
@@ -37,11 +41,11 @@ def choose(
     rows = ill[np.linspace(0, len(ill) - 1, min(most, len(ill))).astype(int)]
     part = Rewritings(made.model, made.slices.some(rows))
     never = np.zeros(len(rows), bool)
-    part.rewritten(max(TRIED_N), start.steps, 0.0)
+    part.rewritten(max(noise_levels), start.steps, 0.0)
     tried: list[tuple[float, Settings]] = []
     directions = DIRECTIONS.get(made.slices.images.shape[1], (start.direction,))
-    for n in TRIED_N:
-        for s in TRIED_S:
+    for n in noise_levels:
+        for s in filter(None, scales):
             here = []
             for kind, sigma, direction in product(KINDS, SMOOTHINGS_MM, directions):
                 settings = replace(
@@ -67,23 +71,40 @@ def choose(
 
 
 def choose_gate(made: Rewritings, settings: Settings) -> Gate:
-    """The lowest probability, and a floor that few diseased maps lie below, that mark few healthy slices."""
-    maps = made.maps(settings)
-    highest, ill = maps.max((1, 2)), made.slices.diseased
+    """A floor that few diseased maps lie below, and the probability that then parts the slices best.
+
+    Best: the largest difference between the shares of diseased and of healthy slices that stay, of those
+    probabilities that leave few healthy ones; of equal ones the nearest to one half.
+    """
+    highest, ill = made.maps(settings).max((1, 2)), made.slices.diseased
     floor = float(np.quantile(highest[ill], FAINT_SHARE))
-    for probability in np.arange(0.05, 1.0, 0.05):
-        marked = (made.probabilities >= probability) & (highest >= floor)
-        if marked[~ill].mean() <= HEALTHY_MARKED:
-            break
+    found = []
+    for probability in np.arange(0.04, 0.97, 0.02):
+        kept = (made.probabilities >= probability) & (highest >= floor)
+        sick, well = float(kept[ill].mean()), float(kept[~ill].mean())
+        if well <= HEALTHY_MARKED:
+            found.append((round(sick - well, 6), -abs(probability - 0.5), probability))
+    _, _, probability = max(found)
     return Gate(round(float(probability), 2), round(floor, 4))
 
 
-def choose_rule(slices: Slices) -> tuple[tuple[float, ...], float]:
-    """Channels and smoothing (mm) with which the rule without a network does best."""
+@dataclass(frozen=True)
+class Rule:
+    """The rule without a network: its channels, smoothing in mm, and the least maximum of a marked slice."""
+
+    signs: tuple[float, ...]
+    smoothing_mm: float
+    floor: float
+
+
+def choose_rule(slices: Slices) -> Rule:
+    """Channels and smoothing with which the rule does best, and a floor that leaves healthy slices unmarked."""
     never = np.zeros(len(slices), bool)
     scores = {
         (signs, sigma): float(np.mean(dices_35(organ_rule(slices, signs, sigma), slices, never)))
         for signs in RULES[slices.images.shape[1]]
         for sigma in (1.5, 2.0, 3.0, 4.0, 5.0, 6.0)
     }
-    return max(scores, key=lambda tried: scores[tried])
+    signs, sigma = max(scores, key=lambda tried: scores[tried])
+    healthy = organ_rule(slices, signs, sigma).max((1, 2))[~slices.diseased]
+    return Rule(signs, sigma, round(float(np.quantile(healthy, 1 - HEALTHY_MARKED)), 4))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from anomaly_choice import RULES, choose, choose_rule
+from anomaly_choice import RULES, Rule, choose, choose_rule
 from anomaly_figures import Slices, dices_35, interval, marks, measure, organ_rule
 from anomaly_methods import Rewritings, Settings
 from anomaly_pictures import draw_examples, draw_grid
@@ -31,7 +31,7 @@ from training.slice_sets import read_slice_set
 
 DEMO_MODELS = ("demo-abdomen-anomaly", "demo-head-anomaly")
 GRID_N = (50, 100, 200, 300, 500)
-GRID_S = (0.0, 3.0, 10.0, 30.0, 100.0)
+GRID_S = (0.0, 5.0, 20.0, 80.0, 320.0)
 TARGETS = {
     "image_auroc": (0.95, 1),
     "pixel_auroc_organ": (0.93, 1),
@@ -101,30 +101,33 @@ def test_slices(
     )
 
 
-def compare(
-    made: Rewritings, settings: Settings, rule: tuple[Sequence[float], float]
-) -> dict[str, Any]:
-    """The table: recommended settings, then what they are compared with; all behind the same gate by probability."""
+def compare(made: Rewritings, settings: Settings, rule: Rule) -> dict[str, Any]:
+    """The table: recommended settings, then what they are compared with.
+
+    Maps of the networks are gated by the classifier's probability; the floor is in units of the recommended map. The
+    rule has no classifier: once it marks every slice, once only those whose map exceeds a floor of its own.
+    """
     slices = made.slices
-    methods = {
+    by_rule = organ_rule(slices, rule.signs, rule.smoothing_mm)
+    maps = {
         "recommended": made.maps(settings),
         "S = 0": made.maps(replace(settings, guidance_scale=0.0, map_kind="one-sided")),
-        "papers' map |x - x_hat|": made.maps(
+        "papers' map, sum of abs. differences": made.maps(
             replace(settings, map_kind="absolute", smoothing_mm=0.0)
         ),
-        "no network: organ median - pixel": organ_rule(slices, *rule),
+        "no network: organ median - pixel": by_rule,
+        "no network, with a floor": by_rule,
     }
-    rows: dict[str, Any] = {}
+    gate = replace(settings.gate, floor=0.0)
+    empty = {name: made.empty(planes, gate) for name, planes in maps.items()}
+    empty["recommended"] = made.empty(maps["recommended"], settings.gate)
+    empty["no network: organ median - pixel"] = np.zeros(len(slices), bool)
+    empty["no network, with a floor"] = by_rule.max((1, 2)) < rule.floor
     ill = slices.diseased
-    kept = {}
-    for name, maps in methods.items():
-        # The floor is in units of the recommended map; the others have the classifier's gate only, the rule none.
-        gate = settings.gate if name == "recommended" else replace(settings.gate, floor=0.0)
-        empty = made.empty(maps, gate)
-        if name.startswith("no network"):
-            empty = np.zeros(len(slices), bool)
-        kept[name] = dices_35(maps, slices, empty)
-        rows[name] = measure(maps, slices, empty)
+    kept = {name: dices_35(planes, slices, empty[name]) for name, planes in maps.items()}
+    rows: dict[str, Any] = {
+        name: measure(planes, slices, empty[name]) for name, planes in maps.items()
+    }
     for name, values in kept.items():
         gain = kept["recommended"] - values
         low, high = interval(gain, slices.patient[ill])
@@ -133,17 +136,23 @@ def compare(
     return rows
 
 
-def grid(made: Rewritings, settings: Settings, most: int) -> dict[str, Any]:
+def grid(
+    made: Rewritings,
+    settings: Settings,
+    noise_levels: Sequence[int],
+    scales: Sequence[float],
+    most: int,
+) -> dict[str, Any]:
     """Dice at 35 % and pixel AUROC over N and S on some diseased slices, without a gate."""
     ill = np.flatnonzero(made.slices.diseased)
     rows = ill[np.linspace(0, len(ill) - 1, min(most, len(ill))).astype(int)]
     part = Rewritings(made.model, made.slices.some(rows))
     never = np.zeros(len(rows), bool)
-    part.rewritten(max(GRID_N), settings.steps, 0.0)  # one encoding serves all N
+    part.rewritten(max(noise_levels), settings.steps, 0.0)  # one encoding serves all N
     dices, areas = [], []
-    for n in GRID_N:
+    for n in noise_levels:
         found = []
-        for s in GRID_S:
+        for s in scales:
             tried = replace(settings, noise_level=n, guidance_scale=s)
             if not s:
                 tried = replace(tried, map_kind="one-sided")
@@ -152,9 +161,15 @@ def grid(made: Rewritings, settings: Settings, most: int) -> dict[str, Any]:
         areas.append([row["pixel_auroc_organ"] for row in found])
         say(
             f"  N = {n:3d}   "
-            + "  ".join(f"S {s:g}: {d:.2f}" for s, d in zip(GRID_S, dices[-1], strict=True))
+            + "  ".join(f"S {s:g}: {d:.2f}" for s, d in zip(scales, dices[-1], strict=True))
         )
-    return {"N": GRID_N, "S": GRID_S, "slices": len(rows), "dice_35": dices, "pixel_auroc": areas}
+    return {
+        "N": list(noise_levels),
+        "S": list(scales),
+        "slices": len(rows),
+        "dice_35": dices,
+        "pixel_auroc": areas,
+    }
 
 
 def print_table(rows: dict[str, Any]) -> None:
@@ -183,12 +198,14 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
     made = Rewritings(model, slices)
     settings = Settings.recommended(model)
     if chosen.choose:
-        settings = choose(made, settings, say)
-    signs, sigma = model.card["extra"].get("rule", (RULES[model.channels][0], 3.0))
+        settings = choose(made, settings, chosen.noise_levels, chosen.scales, say, chosen.tried)
+    usual = {"signs": RULES[model.channels][0], "smoothing_mm": 3.0, "floor": 0.0}
+    rule = Rule(**model.card["extra"].get("rule", usual))
     if chosen.choose:
-        signs, sigma = choose_rule(slices)
-    say(f"rule without a network: channels {list(signs)}, smoothed by {sigma:g} mm")
-    rows = compare(made, settings, (signs, sigma))
+        rule = choose_rule(slices)
+        say(f"recommended: {json.dumps(settings, default=vars)}")
+        say(f"rule without a network: {json.dumps(vars(rule))}")
+    rows = compare(made, settings, rule)
     print_table(rows)
     best = rows["recommended"]
     met = {key: (best[key] - goal) * sign >= 0 for key, (goal, sign) in TARGETS.items()}
@@ -201,7 +218,7 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
         "model": model.facts,
         "split": split,
         "settings": json.loads(json.dumps(settings, default=vars)),
-        "rule": [list(signs), sigma],
+        "rule": vars(rule),
         "slices": {"diseased": int(slices.diseased.sum()), "healthy": int((~slices.diseased).sum()),
                    "with look-alikes": int(slices.with_look_alikes.sum()),
                    "patients": len(np.unique(slices.patient))},
@@ -210,7 +227,7 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
     }  # fmt: skip
     if chosen.grid:
         say(f"\nDice at 35 % over N and S, {chosen.grid} diseased slices, no gate")
-        content["grid"] = grid(made, settings, chosen.grid)
+        content["grid"] = grid(made, settings, chosen.noise_levels, chosen.scales, chosen.grid)
         draw_grid(content["grid"], out / "grid.png", title)
     maps = made.maps(settings)
     draw_examples(
@@ -249,7 +266,16 @@ def main() -> int:
         "--slices", type=int, default=240, help="slices, half of them with a lesion"
     )
     parser.add_argument(
-        "--grid", type=int, default=48, help="slices of the grid over N and S; 0 leaves it out"
+        "--grid", type=int, default=24, help="slices of the grid over N and S; 0 leaves it out"
+    )
+    parser.add_argument(
+        "--noise-levels", type=int, nargs="+", default=GRID_N, help="N of grid and choice"
+    )
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=GRID_S, help="S of grid and choice"
+    )
+    parser.add_argument(
+        "--tried", type=int, default=48, help="diseased slices that the choice looks at"
     )
     parser.add_argument(
         "--look-alikes", action="store_true", help="only slices with healthy look-alikes"

@@ -27,6 +27,7 @@ from training.slice_sources import (
     brats_folders,
     brats_patient,
     phantom_abdomen,
+    phantom_head,
     split_patients,
     split_seeds,
 )
@@ -236,6 +237,23 @@ def test_phantom_patients_are_what_the_organ_asks_for():
         48,
         48,
     )
+
+
+def test_phantom_heads_have_four_sequences_on_one_grid():
+    patient = phantom_head(2)
+    assert patient.tumor.any()
+    assert not (patient.tumor & ~patient.organ).any()
+    assert all(image.shape == patient.grid.shape for image in patient.images.values())
+    format_ = Format(image_size=64, spacing_mm=3.0).mr()
+    found = patient_slices(patient, format_, replace(ALL, per_patient=6, least_organ_mm2=4000))
+    assert found.images.shape[1:] == (4, 64, 64)
+    assert found.diseased.sum() == 3
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+    flair = found.images[found.diseased, 3]
+    tumor = found.tumor[found.diseased]
+    rest = found.organ[found.diseased] & ~tumor
+    assert flair[tumor].mean() > flair[rest].mean() + 0.1  # edema is bright in FLAIR
 
 
 def test_drawing_stops_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

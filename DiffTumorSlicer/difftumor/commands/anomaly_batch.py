@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from difftumor.anomaly_settings import resolve_settings
 from difftumor.commands.anomaly_inputs import Case, cases_in
-from difftumor.commands.anomaly_outputs import Outputs, in_a_line
+from difftumor.commands.anomaly_outputs import Outputs, hottest, in_a_line
 from difftumor.commands.common import UsageError, tell_device
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError
@@ -24,7 +24,7 @@ from difftumor.volumes import parse_mask_argument
 TABLE = "anomaly.csv"
 COLUMNS = (
     *("case", "status", "probability", "slices", "marked_slices", "gated_slices", "marked_ml"),
-    *("parts", "largest_area_mm2", "largest_at_slice", "largest_at_mm", "marked_mean", "rest_mean"),
+    *("parts", "largest_area_mm2", "hottest_slice", "hottest_at_mm", "marked_mean", "rest_mean"),
     *("noise_level", "guidance_scale", "steps", "model", "map", "error"),
 )
 
@@ -173,7 +173,7 @@ def _row(case: Case, content: dict[str, Any], out: Path, status: str) -> dict[st
     """What the table says of a case."""
     result = content["result"]
     slices, settings = result["slices"], result["settings"]
-    largest = max(slices, key=lambda row: row["area_mm2"])
+    hot = hottest(slices)
     marked = [row for row in slices if row["area_mm2"] > 0]
     values = result["lesions"]["values"].get(next(iter(case.files)), {})
     return {
@@ -185,9 +185,9 @@ def _row(case: Case, content: dict[str, Any], out: Path, status: str) -> dict[st
         "gated_slices": sum(row["gated"] for row in slices),
         "marked_ml": round(result["lesions"]["volume_mm3"] / 1000, 4),
         "parts": result["lesions"]["parts"],
-        "largest_area_mm2": largest["area_mm2"],
-        "largest_at_slice": largest["index"] if marked else "",
-        "largest_at_mm": largest["position_mm"] if marked else "",
+        "largest_area_mm2": max(row["area_mm2"] for row in slices),
+        "hottest_slice": hot["index"],
+        "hottest_at_mm": hot["position_mm"],
         "marked_mean": values.get("marked", {}).get("mean"),
         "rest_mean": values.get("rest", {}).get("mean"),
         **{name: settings[name] for name in ("noise_level", "guidance_scale", "steps")},

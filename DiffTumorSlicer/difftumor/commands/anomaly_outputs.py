@@ -190,17 +190,20 @@ def _like_input(volume: Volume, array: NDArray[Any]) -> Volume:
     return volume.with_array(volume.quantized(array) if volume.storage.is_scaled else array)
 
 
+def hottest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The slice with the highest map, of those that are not gated if there are any."""
+    return max(rows, key=lambda row: (not row["gated"], row["map_max"]))
+
+
 def in_a_line(content: dict[str, Any]) -> str:
     """The result in words, for the terminal."""
     result = content["result"]
     rows = result["slices"]
     marked = [row for row in rows if row["area_mm2"] > 0]
-    worst = max(rows, key=lambda row: (row["area_mm2"], row["probability"]), default=None)
     words = f"probability of disease {result['probability']:.2f}, {len(rows)} slices, "
     if not marked:
         return words + "nothing marked"
     volume = result["lesions"]["volume_mm3"] / 1000
     return words + (
-        f"{len(marked)} of them marked ({volume:.2f} ml), most in slice {worst['index']} "
-        f"({worst['area_mm2']:.0f} mm2)"
+        f"{len(marked)} of them marked ({volume:.2f} ml), hottest in slice {hottest(rows)['index']}"
     )

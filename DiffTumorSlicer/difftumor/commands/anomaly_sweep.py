@@ -13,6 +13,7 @@ from difftumor.anomaly_models import AnomalyModel
 from difftumor.anomaly_sheet import Cell, shown_plane, shown_slice
 from difftumor.anomaly_slices import prepare
 from difftumor.commands.anomaly_inputs import CaseImages
+from difftumor.commands.anomaly_outputs import hottest
 from difftumor.commands.common import UsageError
 from difftumor.parameters import AnomalyParameters
 
@@ -40,11 +41,9 @@ def slice_to_show(
     parameters: AnomalyParameters,
     model: AnomalyModel,
 ) -> int:
-    """Where the sweep looks: at the slice with most marked, else at the one that the classifier suspects most."""
+    """Where the sweep looks: at the hottest slice of the map, else at the one that the classifier suspects most."""
     if result is not None and result.slices:
-        return max(
-            result.slices, key=lambda row: (row["area_mm2"], row["probability"], row["map_max"])
-        )["index"]  # type: ignore[no-any-return]
+        return int(hottest(result.slices)["index"])
     stack = prepare(
         images.arrays,
         images.grid,
@@ -138,7 +137,7 @@ def sheet_of(
     shown = shown_slice(first.array, first.grid, parameters.plane, index, images.organ, window)
     rule = "Otsu's threshold of each map"
     if parameters.threshold_rule == "fixed":
-        rule = f"above {parameters.threshold:.0%} of the scaled map"
+        rule = f"above {100 * parameters.threshold:g} % of the scaled map"
     return {
         "shown": shown,
         "cells": cells,
