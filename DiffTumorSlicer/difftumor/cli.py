@@ -18,6 +18,7 @@ from difftumor.commands.evaluate import Evaluate
 from difftumor.commands.models import Models
 from difftumor.commands.phantom import MakePhantom
 from difftumor.commands.replay import Replay
+from difftumor.commands.segment import Segment
 from difftumor.commands.synthesize import Synthesize
 from difftumor.console import complain
 from difftumor.failures import explain_failure
@@ -29,6 +30,7 @@ Command = (
     | Annotated[MakePhantom, tyro.conf.subcommand("phantom")]
     | Annotated[Anomaly, tyro.conf.subcommand("anomaly")]
     | Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
+    | Annotated[Segment, tyro.conf.subcommand("segment")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]

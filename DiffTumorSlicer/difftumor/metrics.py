@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from difftumor.lesions import EARLY_DIAMETER_MM, equivalent_diameter_mm, label_components
 
@@ -32,8 +32,6 @@ TOLERANCE_MM = 2.0
 # Ends of the size classes in mm, and what a table calls them.
 SIZE_CLASSES = {"<= 10 mm": (0.0, 10.0), "10-20 mm": (10.0, 20.0), "> 20 mm": (20.0, math.inf)}
 DRAWS = 2000
-# SciPy 1.15 renamed the argument.
-RANDOM = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
 
 
 @dataclass(frozen=True)
@@ -231,6 +229,8 @@ def interval(
         level: of the interval.
         seed: of the draws.
     """
+    from scipy import stats  # late, because it takes long to import
+
     top = np.asarray(numerators, float)
     bottom = np.ones(top.shape) if denominators is None else np.asarray(denominators, float)
     names = np.arange(top.size) if clusters is None else np.asarray(clusters)
@@ -255,6 +255,8 @@ def interval(
         return made(math.nan, math.nan, "one patient")
     if np.ptp(top / bottom) == 0:
         return made(value, value, "no spread")
+    # SciPy 1.15 renamed the argument.
+    random = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
     found = stats.bootstrap(
         (top, bottom),
         lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
@@ -263,7 +265,7 @@ def interval(
         vectorized=True,
         confidence_level=level,
         method="BCa",
-        **{RANDOM: np.random.default_rng(seed)},
+        **{random: np.random.default_rng(seed)},
     ).confidence_interval
     return made(float(found.low), float(found.high), "bootstrap (BCa)")
 
