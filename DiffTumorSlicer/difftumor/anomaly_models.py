@@ -30,7 +30,7 @@ from difftumor.models import ModelError, file_sha256, find_model
 from difftumor.networks.guided_classifier import GuidedClassifier
 from difftumor.networks.guided_unet import GuidedUNet
 from difftumor.parameters import ANOMALY_RECOMMENDED
-from difftumor.schedules import Levels, cosine_betas, linear_betas, respace
+from difftumor.schedules import Levels, guided_betas, respace
 from difftumor.slice_layout import SliceFormat
 
 Precision = Literal["auto", "full", "half"]
@@ -103,9 +103,7 @@ class AnomalyModel:
         self.facts = {**facts, "precision": str(self.dtype).removeprefix("torch.")}
         self.device, self.device_name = device, str(device)
         self.healthy_index: int = card["healthy_index"]
-        self.betas = linear_betas(card["T"])
-        if card.get("schedule", "linear") == "cosine":
-            self.betas = cosine_betas(card["T"])
+        self.betas = guided_betas(card.get("schedule", "linear"), card["T"])
         self.recommended = {**ANOMALY_RECOMMENDED, **card.get("recommended", {})}
 
     @property

@@ -14,9 +14,11 @@ from difftumor.commands.anomaly import Anomaly
 from difftumor.commands.common import UsageError
 from difftumor.commands.demo import Demo
 from difftumor.commands.doctor import Doctor
+from difftumor.commands.evaluate import Evaluate
 from difftumor.commands.models import Models
 from difftumor.commands.phantom import MakePhantom
 from difftumor.commands.replay import Replay
+from difftumor.commands.segment import Segment
 from difftumor.commands.synthesize import Synthesize
 from difftumor.console import complain
 from difftumor.failures import explain_failure
@@ -28,6 +30,8 @@ Command = (
     | Annotated[MakePhantom, tyro.conf.subcommand("phantom")]
     | Annotated[Anomaly, tyro.conf.subcommand("anomaly")]
     | Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
+    | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )

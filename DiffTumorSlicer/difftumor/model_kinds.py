@@ -103,6 +103,7 @@ KINDS: dict[str, Kind] = {
         "a segmentation network (nnU-Net, {classes} classes)",
         SEGMENTATION,
         _network_facts("input_block.conv1.conv.weight", "output_block.conv.conv.bias"),
+        keep=lambda key: not key.startswith("skip_layers."),  # the same tensors again
     ),
     "segmentation_swinunetr": Kind(
         ("swinViT.patch_embed.proj.weight", "out.conv.conv.weight"),

@@ -180,6 +180,42 @@ class AnomalyParameters:
         check_ranges(self)
 
 
+@dataclass(frozen=True)
+class SegmentationParameters:
+    """One request for a segmentation of tumors in a CT. None means: as the first model recommends."""
+
+    models: tuple[str, ...] = _said(
+        ("demo-liver-segmenter",),
+        "Model ids, model folders or published files; several are combined.",
+    )
+    overlap: float = _number(
+        0.75, 0.0, 0.9, "", "Share that neighboring windows have in common; less is faster."
+    )
+    flips: bool = _said(False, "Average over the eight mirror images of each window (8 x slower).")
+    clip_to_organ: bool = _said(
+        True, "Tumor only inside the organ mask, as published; else up to 20 mm beyond it."
+    )
+    min_diameter_mm: float | None = _number(
+        None, 0.0, 50.0, "mm", "Connected pieces of a smaller equivalent diameter are removed."
+    )
+    tumor_threshold: float | None = _number(
+        None, 0.0, 1.0, "", "Probability from which a voxel is tumor; else the most probable class."
+    )
+
+    def __post_init__(self) -> None:
+        given = self.models
+        if (
+            not isinstance(given, tuple | list)
+            or not given
+            or not all(isinstance(model, str) and model for model in given)
+        ):
+            raise ValueError(f"models must be one or several names of models, got {given!r}")
+        object.__setattr__(self, "models", tuple(given))
+        if len(set(given)) < len(given):
+            raise ValueError(f"a model is named twice: {', '.join(given)}")
+        check_ranges(self)
+
+
 def check_ranges(parameters: Any) -> None:
     """Compare every field with its own `min`, `max` or choices.
 

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 COSINE_OFFSET = 0.008
-MAX_BETA = 0.9999
+MAX_BETA = 0.9999  # DiffTumor's
+GUIDED_MAX_BETA = 0.999  # guided diffusion's, as in the paper
 LINEAR_BETAS = (1e-4, 2e-2)  # first and last beta of 1000 steps
 
 
-def cosine_betas(length: int) -> Tensor:
+def cosine_betas(length: int, max_beta: float = MAX_BETA) -> Tensor:
     """Cosine schedule (Nichol and Dhariwal, "Improved DDPM", ICML 2021, eq. 17).
 
     Args:
         length: number of diffusion steps T, at least 1.
-    Returns: betas, float64 (T,), increasing, at most 0.9999.
+        max_beta: largest beta.
+    Returns: betas, float64 (T,), increasing, at most `max_beta`.
     Raises: ValueError: if length < 1.
     """
     if length < 1:
@@ -29,7 +31,7 @@ def cosine_betas(length: int) -> Tensor:
     i = np.linspace(0, length, length + 1, dtype=np.float64)
     alpha_bar = np.cos(((i / length) + COSINE_OFFSET) / (1 + COSINE_OFFSET) * np.pi * 0.5) ** 2
     alpha_bar = alpha_bar / alpha_bar[0]
-    return torch.from_numpy(np.clip(1 - alpha_bar[1:] / alpha_bar[:-1], 0, MAX_BETA))
+    return torch.from_numpy(np.clip(1 - alpha_bar[1:] / alpha_bar[:-1], 0, max_beta))
 
 
 def linear_betas(length: int) -> Tensor:
@@ -45,6 +47,19 @@ def linear_betas(length: int) -> Tensor:
     first, last = (beta * 1000 / length for beta in LINEAR_BETAS)
     # NumPy, not torch, whose linspace differs in the last bit from the published tables.
     return torch.from_numpy(np.linspace(first, last, length, dtype=np.float64))
+
+
+def guided_betas(name: str, length: int) -> Tensor:
+    """Schedule of a guided-diffusion network, by the name on its card: "linear" or "cosine".
+
+    Returns: betas, float64 (T,).
+    Raises: ValueError: another name, or a length that the schedule cannot have.
+    """
+    if name == "cosine":
+        return cosine_betas(length, GUIDED_MAX_BETA)
+    if name == "linear":
+        return linear_betas(length)
+    raise ValueError(f"A noise schedule is linear or cosine; got {name!r}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from difftumor.mr_images import check_same_geometry
 from difftumor.parameters import AnomalyParameters, SynthesisParameters, from_dict
 from difftumor.protocol import read_array, write_array, write_partial
 from difftumor.provenance import image_hash, versions
+from difftumor.segmentation_task import segmentation
 from difftumor.synthesis import Callback, SynthesisResult, synthesize
 from difftumor.tumor_shapes import TumorShape
 from difftumor.worker import Context
@@ -218,5 +219,6 @@ TASKS: dict[str, Callable[[dict[str, Any], Path, Context], dict[str, Any]]] = {
     "anomaly": anomaly,
     "doctor": doctor,
     "identify_model": identify_model,
+    "segmentation": segmentation,
     "synthesis": synthesis,
 }

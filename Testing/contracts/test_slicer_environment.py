@@ -18,8 +18,8 @@ from DiffTumorSlicerLib import environment, python_packages  # noqa: E402
 from DiffTumorSlicerLib.geometry import SceneError  # noqa: E402
 
 needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="its Pythons are shell scripts")
-ALL = {"torch": "2.6.0", "nibabel": "5.4", "safetensors": "0.8", "tyro": "1.0",
-       "rich": "15.0", "jsonschema": "4.26", "psutil": "7.2"}  # fmt: skip
+ALL = {"torch": "2.6.0", "monai": "1.6.1", "einops": "0.8.1", "nibabel": "5.4", "safetensors": "0.8",
+       "tyro": "1.0", "rich": "15.0", "jsonschema": "4.26", "psutil": "7.2"}  # fmt: skip
 
 
 class Manager:
@@ -171,7 +171,7 @@ def test_torch_comes_through_the_extension_and_then_the_packages(packages, monke
     environment.prepare()
     assert calls == [
         (True, None, ">=2.6"),
-        (["jsonschema", "nibabel"], "DiffTumorSlicer"),
+        (["einops", "jsonschema"], "DiffTumorSlicer"),
     ]
 
 

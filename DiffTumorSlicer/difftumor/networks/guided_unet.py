@@ -4,6 +4,7 @@ Dhariwal and Nichol 2021, as configured by Wolleb et al., MICCAI 2022 (256 pixel
 variance) and by Alshenoudy et al. (128 pixels, four heads, neither).  Keys are the published ones.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -161,12 +162,21 @@ class GuidedUNet(nn.Module):
 
     def run(self, x: Tensor, embedding: Embedding) -> Tensor:
         """The forward pass for an embedding of `embed`, or what `precomputed` makes of it."""
+        for last in self.decoder(*self.encoder(x, embedding), embedding):
+            x = last
+        norm, _, conv = self.out
+        return conv(normalised(norm, x))
+
+    def encoder(self, x: Tensor, embedding: Embedding) -> tuple[Tensor, list[Tensor]]:
+        """What the middle block makes of x, and the skip connections (consumed by `decoder`)."""
         skips = []
         for block in self.input_blocks:
             x = block(x, embedding)
             skips.append(x)
-        x = self.middle_block(x, embedding)
+        return self.middle_block(x, embedding), skips
+
+    def decoder(self, x: Tensor, skips: list[Tensor], embedding: Embedding) -> Iterator[Tensor]:
+        """Outputs of `output_blocks`, one after the other; nothing beyond what is asked for is computed."""
         for block in self.output_blocks:
             x = block(torch.cat([x, skips.pop()], dim=1), embedding)
-        norm, _, conv = self.out
-        return conv(normalised(norm, x))
+            yield x
