@@ -142,19 +142,7 @@ class AnomalyModel:
     @property
     def slice_format(self) -> SliceFormat:
         """How slices are prepared for this model."""
-        options = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in self.card.get("preparation", {}).items()
-        }
-        return SliceFormat(
-            image_size=self.image_size,
-            spacing_mm=self.spacing_mm,
-            window_hu=self.window_hu,
-            intensity_range=self.intensity_range,
-            channel_order=self.channel_order,
-            modality=self.card["modality"],
-            **options,
-        )
+        return SliceFormat.of_card(self.card, self.image_size)
 
     @property
     def batch_size(self) -> int:

@@ -58,6 +58,7 @@ def prepare_ct(
     facts: SliceFormat,
     plane: Plane = "axial",
     slices: tuple[int, int] | None = None,
+    fineness: int = 1,
 ) -> SliceStack:
     """Cut the slices of an organ out of a CT as the model sees them.
 
@@ -68,6 +69,7 @@ def prepare_ct(
         facts: what the model wants.
         plane: in which slices are cut.
         slices: first and one past the last voxel index along the plane's normal; None: all of the organ.
+        fineness: the same field on pixels that are so many times smaller.
     Returns: the slices that hold enough of the organ to be judged.
     Raises: AnomalyError: empty organ, slices outside, values that are not finite, nothing but one value.
     """
@@ -80,7 +82,7 @@ def prepare_ct(
         )
     low, high = facts.window_hu
     scale = (facts.intensity_range[1] - facts.intensity_range[0]) / (high - low)
-    layout = lay_slices(grid, organ, facts, plane, slices)
+    layout = lay_slices(grid, organ, facts, plane, slices, fineness)
     check_finite("The CT", scan, layout)
 
     def to_model(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -103,6 +105,7 @@ def prepare_mr(
     facts: SliceFormat,
     plane: Plane = "axial",
     slices: tuple[int, int] | None = None,
+    fineness: int = 1,
 ) -> SliceStack:
     """Cut the slices of a brain out of one or several MR sequences as the model sees them.
 
@@ -113,7 +116,7 @@ def prepare_mr(
         images: sequences by name, (I, J, K) each on one grid; see `mr_images.check_same_geometry`.
         grid: their geometry.
         brain: bool (I, J, K); None: the images are skull-stripped, and the brain is what is not background.
-        facts, plane, slices: as of `prepare_ct`.
+        facts, plane, slices, fineness: as of `prepare_ct`.
     Returns: the slices that hold enough of the brain to be judged.
     Raises: AnomalyError: as `prepare_ct`; also a missing sequence, other shapes, a skull that is still there.
     """
@@ -136,7 +139,7 @@ def prepare_mr(
         notes.append(
             "No brain mask was given; the background is of one value, so the images were taken as skull-stripped."
         )
-    layout = lay_slices(grid, brain, facts, plane, slices)
+    layout = lay_slices(grid, brain, facts, plane, slices, fineness)
     low, width = facts.intensity_range[0], facts.intensity_range[1] - facts.intensity_range[0]
     scalers = []
     for name, image in zip(facts.channel_order, chosen, strict=True):
@@ -181,19 +184,20 @@ def prepare(
     facts: SliceFormat,
     plane: Plane = "axial",
     slices: tuple[int, int] | None = None,
+    fineness: int = 1,
 ) -> SliceStack:
     """`prepare_ct` or `prepare_mr`, whichever the model is made for.
 
     Raises: AnomalyError: as those; also if the images are of another modality than the model.
     """
     if facts.modality == "MR":
-        return prepare_mr(images, grid, organ, facts, plane, slices)
+        return prepare_mr(images, grid, organ, facts, plane, slices, fineness)
     if len(images) != 1 or any(map(sequence_of, images)):
         raise AnomalyError(
             f"the model is made for one CT, but the images are {', '.join(images) or 'none'}. Choose a CT, or a "
             "model for these images."
         )
-    return prepare_ct(next(iter(images.values())), grid, organ, facts, plane, slices)
+    return prepare_ct(next(iter(images.values())), grid, organ, facts, plane, slices, fineness)
 
 
 def check_finite(name: str, image: NDArray[np.generic], layout: Layout | None) -> None:
@@ -291,7 +295,7 @@ def _cut(
     """One slice on the model's pixels, mixed from voxels of the organ only; (H, W) and its organ."""
     box = slice_box(grid, axis, index)
     source = grid.cropped(box)
-    sigma = _low_pass(source, crop, axis)
+    sigma = low_pass(source, crop, axis)
     near = covering_box(crop, source, margin=int(np.ceil(4 * sigma.max())) + 2)
     part = source.cropped(near)
     values = to_model(image[box][near])
@@ -308,7 +312,7 @@ def _cut(
     return np.where(inside, values / np.where(inside, weight, 1), 0).astype(np.float32), inside
 
 
-def _low_pass(source: Grid, crop: Grid, axis: int) -> NDArray[np.float64]:
+def low_pass(source: Grid, crop: Grid, axis: int) -> NDArray[np.float64]:
     """Gaussian in voxels of `source` that makes them as wide as the crop's pixels; 0 where they are wider.
 
     Differs from the published pipelines, which do not filter: a CT of 0.7 mm would keep all its noise at 2 mm.

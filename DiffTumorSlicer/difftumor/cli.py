@@ -15,6 +15,7 @@ from difftumor.commands.common import UsageError
 from difftumor.commands.demo import Demo
 from difftumor.commands.doctor import Doctor
 from difftumor.commands.evaluate import Evaluate
+from difftumor.commands.learn import Learn
 from difftumor.commands.models import Models
 from difftumor.commands.phantom import MakePhantom
 from difftumor.commands.replay import Replay
@@ -32,6 +33,7 @@ Command = (
     | Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )

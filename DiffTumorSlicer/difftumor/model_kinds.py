@@ -111,6 +111,29 @@ KINDS: dict[str, Kind] = {
         SEGMENTATION,
         _network_facts("swinViT.patch_embed.proj.weight", "out.conv.conv.bias"),
     ),
+    "pixel_classifier_ensemble": Kind(
+        (
+            "member_00.feature_classifier.0.weight",
+            "member_00.feature_classifier.2.running_mean",
+            "member_00.feature_classifier.6.bias",
+        ),
+        "pixel classifiers learned from labelled slices ({channels} features, {classes} classes)",
+        BRAIN,
+        _network_facts(
+            "member_00.feature_classifier.0.weight", "member_00.feature_classifier.6.bias"
+        ),
+    ),
+    "brain_pixel_segmenter": Kind(
+        (
+            "denoise_network.input_blocks.0.0.weight",
+            "denoise_network.output_blocks.0.0.in_layers.0.weight",
+            "feature_classifier.0.weight",
+            "feature_classifier.6.weight",
+        ),
+        "a brain DDPM with a pixel classifier on its features ({channels} features, {classes} classes)",
+        BRAIN,
+        _network_facts("feature_classifier.0.weight", "feature_classifier.6.bias"),
+    ),
     "brain_pixel_classifier": Kind(
         ("0.weight", "2.running_mean", "3.weight", "5.running_mean", "6.weight"),
         "a pixel classifier on features of the brain DDPM ({channels} features, {classes} classes)",

@@ -20,6 +20,7 @@ Plane = Literal["axial", "coronal", "sagittal"]
 MapKind = Literal["guided", "one-sided", "signed", "absolute"]
 Normalisation = Literal["slice", "volume", "none"]
 ThresholdRule = Literal["fixed", "otsu"]
+KeptParts = Literal["painted", "all"]
 P = TypeVar("P")
 
 MODELLED = "modelled"  # model id of the modelling-based baseline, which needs no weights
@@ -166,17 +167,7 @@ class AnomalyParameters:
     seed: int = _number(0, 0, 2**63 - 1, "", "Of the published code's first noise; else unused.")
 
     def __post_init__(self) -> None:
-        if self.slices is not None:
-            pair = tuple(self.slices)
-            if (
-                len(pair) != 2
-                or any(type(v) is not int for v in pair)
-                or not 0 <= pair[0] < pair[1]
-            ):
-                raise ValueError(
-                    f"slices must be first and end, 0 <= first < end; got {self.slices!r}"
-                )
-            object.__setattr__(self, "slices", pair)
+        object.__setattr__(self, "slices", checked_slices(self.slices))
         check_ranges(self)
 
 
@@ -214,6 +205,61 @@ class SegmentationParameters:
         if len(set(given)) < len(given):
             raise ValueError(f"a model is named twice: {', '.join(given)}")
         check_ranges(self)
+
+
+@dataclass(frozen=True)
+class LearningParameters:
+    """One request to learn from the labelled slices of a case. None means: as the model recommends."""
+
+    model: str = _said(
+        "demo-head-anomaly",
+        "Diffusion model whose features tell pixels apart: id or folder of an anomaly or representation model.",
+    )
+    plane: Plane = _said("axial", "The plane in which slices were labelled and are segmented.")
+    labelled: tuple[int, ...] | None = _said(
+        None,
+        "Slices that are labelled throughout, also those without any label; default: those with a label.",
+    )
+    slices: tuple[int, int] | None = _said(
+        None,
+        "First and one past the last slice that is segmented; default: the organ.",
+    )
+    keep: KeptParts = _said(
+        "painted", "Keep the parts that are connected to a painted voxel, or all that is found."
+    )
+    members: int = _number(
+        5, 1, 32, "", "Pixel classifiers of the ensemble; their disagreement is the uncertainty."
+    )
+    steps: int = _number(300, 1, 100000, "steps", "Steps of the training of the classifiers.")
+    blocks: tuple[int, ...] | None = _said(
+        None, "Decoder blocks of the diffusion model whose outputs are the features."
+    )
+    timesteps: tuple[int, ...] | None = _said(
+        None, "Noise levels at which features are taken, in steps of the diffusion model."
+    )
+    seed: int = _number(0, 0, 2**63 - 1, "", "Of the noise, of the first weights and of the order.")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slices", checked_slices(self.slices))
+        for name in ("labelled", "blocks", "timesteps"):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            value = tuple(given)
+            if not value or any(type(v) is not int or v < 0 for v in value):
+                raise ValueError(f"{name} must be whole numbers of 0 or more; got {given!r}")
+            object.__setattr__(self, name, tuple(sorted(set(value))))
+        check_ranges(self)
+
+
+def checked_slices(slices: Any) -> tuple[int, int] | None:
+    """First and end of slices as a pair, or None.  Raises: ValueError: they are none."""
+    if slices is None:
+        return None
+    pair = tuple(slices)
+    if len(pair) != 2 or any(type(v) is not int for v in pair) or not 0 <= pair[0] < pair[1]:
+        raise ValueError(f"slices must be first and end, 0 <= first < end; got {slices!r}")
+    return pair[0], pair[1]
 
 
 def check_ranges(parameters: Any) -> None:

@@ -14,6 +14,7 @@ No torch here, and no voxel values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any, Literal
@@ -65,6 +66,25 @@ class SliceFormat:
     transposed: bool = False
     percentiles: tuple[float, float] = (1.0, 99.0)
     scaled_by: Literal["volume", "slice"] = "volume"
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any], image_size: int) -> SliceFormat:
+        """How the slices of a model are prepared, as its card says it."""
+        first, second, *_ = card["spacing_mm"]
+        window, (low, high) = card.get("window_hu"), card["intensity_range"]
+        options = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in card.get("preparation", {}).items()
+        }
+        return cls(
+            image_size=image_size,
+            spacing_mm=(first, second),
+            window_hu=None if window is None else (window[0], window[1]),
+            intensity_range=(low, high),
+            channel_order=tuple(card["channel_order"]),
+            modality=card["modality"],
+            **options,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,6 +139,7 @@ def lay_slices(
     facts: SliceFormat,
     plane: Plane,
     slices: tuple[int, int] | None,
+    fineness: int = 1,
 ) -> Layout:
     """Decide which slices are computed and where their crops lie.
 
@@ -159,8 +180,17 @@ def lay_slices(
     for index in indices:
         center = np.mean(boxes[index], axis=0) if boxes and centred == "slice" else middle.copy()
         center[axis] = index
-        crops.append(_crop(grid, plane, center, facts))
+        crops.append(subdivided(_crop(grid, plane, center, facts), fineness))
     return Layout(plane, axis, indices, crops, [])
+
+
+def subdivided(crop: Grid, fineness: int) -> Grid:
+    """The same field with each pixel divided into `fineness` x `fineness` smaller ones."""
+    affine = crop.affine.copy()
+    affine[:3, :2] /= fineness
+    affine[:3, 3] -= affine[:3, :2].sum(axis=1) * (fineness - 1) / 2
+    rows, columns, depth = crop.shape
+    return Grid((rows * fineness, columns * fineness, depth), affine)
 
 
 def share_outside(organ: NDArray[np.bool_], layout: Layout, grid: Grid) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,6 +57,20 @@ class SliceStack:
             indices=self.indices[span],
             grids=self.grids[span],
             units=self.units[span],
+        )
+
+    def chosen(self, indices: Sequence[int]) -> SliceStack:
+        """The slices with these voxel indices, in this order.  Raises: ValueError: there is none such."""
+        rows = [self.indices.index(index) for index in indices]
+        if rows == list(range(len(self))):
+            return self
+        return replace(
+            self,
+            images=self.images[rows],
+            organ=self.organ[rows],
+            indices=tuple(indices),
+            grids=tuple(self.grids[row] for row in rows),
+            units=self.units[rows],
         )
 
     @property

@@ -17,9 +17,9 @@ from difftumor.segmentation import (
     REACH_MM,
     SegmentationError,
     SegmentationResult,
-    collect_evidence,
     segment,
 )
+from difftumor.segmentation_evidence import collect_evidence
 from difftumor.segmentation_models import SegmentationModel
 from Testing.tiny_segmenter import ByHU, model_by_hu, tiny_card, tiny_unet
 
@@ -323,6 +323,20 @@ def test_a_scan_smaller_than_a_window():
     result = run(scan[part], organ[part], grid=grid)
     assert len(result.lesions) == 1
     assert result.windows == {"computed": 1, "of": 1}
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_single_slice_is_repeated_to_both_sides(axis):
+    scan, organ, tumor = case()
+    middle = SHAPE[axis] // 2
+    part = tuple(slice(middle, middle + 1) if d == axis else slice(None) for d in range(3))
+    result = run(scan[part], organ[part], grid=GRID.cropped(part))
+    assert result.whole(result.labels).shape == scan[part].shape
+    found = result.whole(result.labels) == 2
+    assert 2 * (found & tumor[part]).sum() / (found.sum() + tumor[part].sum()) > 0.9
+    assert "single slice" in result.notes[0]
+    everywhere = run(scan[part], None, grid=GRID.cropped(part))
+    assert (everywhere.whole(everywhere.labels)[tumor[part]] == 2).mean() > 0.9
 
 
 def test_parameters():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import tyro
 
 from difftumor.commands.anomaly_inputs import Case, cases_in
@@ -17,7 +18,6 @@ from difftumor.commands.common import (
     UsageError,
     organ_of_label,
     read_organ,
-    read_scan,
 )
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError, resolve_device
@@ -27,7 +27,7 @@ from difftumor.outputs import check_outputs, staged
 from difftumor.parameters import SegmentationParameters, to_dict
 from difftumor.protocol import is_disk_full
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
-from difftumor.volumes import Volume, parse_mask_argument, write_volume
+from difftumor.volumes import Volume, check_ct, parse_mask_argument, read_volume, write_volume
 
 if TYPE_CHECKING:
     from difftumor.segmentation import SegmentationResult
@@ -191,7 +191,7 @@ class Segment(CommonOptions):
         path = case.files["CT"]
         masks = [parse_mask_argument(case.organ)[0]] if case.organ else []
         check_outputs(list(outputs.values()), [path, *masks], overwrite=self.overwrite)
-        volume = read_scan(path, self.series, reporter)
+        volume = self._read(path, reporter)
         organ, organ_path, label = read_organ(case.organ, volume, reporter)
         result, model, device = run_segmentation(
             volume.array, volume.grid, organ, parameters, self.device, cache, reporter
@@ -223,6 +223,17 @@ class Segment(CommonOptions):
                 else:
                     write_volume(_volume(volume, result, role), stand_in)
         return result
+
+    def _read(self, path: Path, reporter: Reporter) -> Volume:
+        """The scan; a single slice is welcome here, all else that is no CT is refused."""
+        volume = read_volume(path, series=self.series)
+        checked = volume
+        if 1 in volume.grid.shape:
+            twice = np.repeat(volume.array, 2, axis=volume.grid.shape.index(1))
+            checked = replace(volume, array=twice)
+        for sentence in check_ct(checked):
+            reporter.note(f"Note: {sentence}")
+        return volume
 
     def _listed(self) -> list[Case]:
         """Cases of the datalist; paths are relative to it.  Raises: UsageError."""

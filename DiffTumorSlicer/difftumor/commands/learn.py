@@ -1,0 +1,263 @@
+"""`difftumor learn`: a few labelled slices of a case become a segmentation of all of it, and a model folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from difftumor.commands.anomaly import parsed_slices
+from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
+from difftumor.commands.anomaly_outputs import plain
+from difftumor.commands.common import CommonOptions, UsageError, tell_device
+from difftumor.commands.stopping import Stopping
+from difftumor.console import Reporter, say
+from difftumor.grids import Grid
+from difftumor.models import ModelError, find_model
+from difftumor.outputs import check_outputs, staged
+from difftumor.parameters import KeptParts, LearningParameters, Plane, to_dict
+from difftumor.provenance import describe, image_hash, sidecar_path, write_json
+from difftumor.volumes import VolumeError, parse_mask_argument, read_volume, write_volume
+
+if TYPE_CHECKING:
+    from difftumor.learned_models import LearnedModel
+    from difftumor.learning_result import LearnedResult
+
+DEFAULTS = {item.name: item.default for item in fields(LearningParameters)}
+MODELS = {1: "demo-abdomen-anomaly"}  # by number of images; several sequences are a head
+NOTICE = "Segmentation by DiffTumorSlicer, learned from labelled slices. Never for diagnosis."
+DOUBT_NOTICE = "Disagreement of pixel classifiers by DiffTumorSlicer, 0 to 1. Never for diagnosis."
+
+
+@dataclass(kw_only=True)
+class Learn(CommonOptions):
+    """Segment a CT, or the sequences of an MR examination, after a few labelled slices of the same case.
+
+    Label the tumor on two or three slices, completely: what is not painted on them counts as background. Classifiers
+    train in seconds on the features that a diffusion model sees in these slices; then the other slices are segmented.
+    The output tells which slice to label next. With one more labelled slice run the same command again.
+    """
+
+    images: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")]]
+    """One CT, or the sequences of an MR examination: NIfTI, NRRD, MHA, or a DICOM folder. Sequences are told by the
+    names of the files (t1, t1c, t2, flair); where they are not, write t1=PATH."""
+    labels: Annotated[Path, tyro.conf.arg(metavar="MASK")]
+    """Labels on a few slices, on the grid of the images (brain: 1 edema, 2 necrotic core, 3 enhancing tumor)."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """Segmentation of all slices, with the values of the labels."""
+    model: str | None = None
+    """Diffusion model whose features are used: id or folder of an anomaly or representation model. Default: the
+    demonstration model for one CT, or for the head."""
+    organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
+    """Organ mask (of a head: brain mask); nothing outside is looked at."""
+    labelled: Annotated[str | None, tyro.conf.arg(metavar="K,K,...")] = None
+    """Voxel indices of the slices that are labelled throughout, also those with no tumor on them; default: those with
+    a label."""
+    plane: Plane = DEFAULTS["plane"]
+    """Plane of the slices."""
+    slices: Annotated[str | None, tyro.conf.arg(metavar="A:B")] = None
+    """Segment only these voxel indices along the plane's normal, half open; default: all of the organ."""
+    keep: KeptParts = DEFAULTS["keep"]
+    """painted keeps the parts that are connected to something painted; all keeps everything that is found."""
+    members: int = DEFAULTS["members"]
+    """Pixel classifiers of the ensemble."""
+    steps: int = DEFAULTS["steps"]
+    """Steps of their training."""
+    blocks: Annotated[str | None, tyro.conf.arg(metavar="B,B,...")] = None
+    """Decoder blocks of the diffusion model that give features; default: as the model recommends."""
+    timesteps: Annotated[str | None, tyro.conf.arg(metavar="T,T,...")] = None
+    """Noise levels at which they are taken; default: as the model recommends."""
+    seed: int = DEFAULTS["seed"]
+    """Of the noise, of the first weights and of the order."""
+    uncertainty_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the classifiers disagree, 0 to 1."""
+    model_out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Model folder of what was learned."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Volumes, areas and disagreement of each slice."""
+    series: str | None = None
+    """Series of a DICOM folder that holds several."""
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+        parameters = self.parameters()
+        channels, modality = channels_of_model(parameters.model)
+        files = assign_channels(self.images, channels)
+        case = Case(Path(next(iter(files.values()))).name, files, self.organ)
+        masks = [parse_mask_argument(self.organ)[0]] if self.organ else []
+        check_outputs(
+            self._outputs(), [*files.values(), *masks, self.labels], overwrite=self.overwrite
+        )
+        if self.model_out is not None and self.model_out.exists() and not self.overwrite:
+            raise FileExistsError(
+                f"{self.model_out} exists already. Choose another folder, or add --overwrite."
+            )
+        with Reporter(self.quiet) as reporter:
+            tell_device(self.device, parameters.model, reporter, "less than a minute on two cores")
+            images = read_case(case, modality, self.series, reporter)
+            labels = read_labels(self.labels, images.grid)
+            # Late, because torch takes seconds to import.
+            from difftumor.learned_models import write_learned_model
+            from difftumor.learning_task import run_learning
+
+            with Stopping(reporter) as stopping:
+                result, learned, model, device = run_learning(
+                    images.arrays,
+                    images.grid,
+                    images.organ,
+                    labels,
+                    parameters,
+                    self.device,
+                    {},
+                    stopping.callback,
+                )
+            for note in result.notes:
+                reporter.note(f"Note: {note}")
+        self._write(images, labels, parameters, result, model, device)
+        if self.model_out is not None:
+            write_learned_model(
+                self.model_out, renamed(learned, self.model_out), overwrite=self.overwrite
+            )
+        say(self.sentence(result))
+        return 0
+
+    def parameters(self) -> LearningParameters:
+        """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
+        model = self.model or MODELS.get(len(self.images), DEFAULTS["model"])
+        try:
+            return LearningParameters(
+                model=str(Path(model).resolve()) if Path(model).exists() else model,
+                plane=self.plane,
+                labelled=parsed_numbers(self.labelled, "--labelled"),
+                slices=parsed_slices(self.slices),
+                keep=self.keep,
+                members=self.members,
+                steps=self.steps,
+                blocks=parsed_numbers(self.blocks, "--blocks"),
+                timesteps=parsed_numbers(self.timesteps, "--timesteps"),
+                seed=self.seed,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def sentence(self, result: LearnedResult) -> str:
+        """The result in a line."""
+        volumes = ", ".join(
+            f"{name} {volume / 1000:.2f} ml" for name, volume in result.volumes_mm3.items()
+        )
+        following = (
+            f"; to improve it, label slice {result.next_slice} next"
+            if result.next_slice is not None
+            else ""
+        )
+        return (
+            f"learned from {len(result.labelled)} slices: {volumes}{following}: {self.out}, "
+            f"side-car {sidecar_path(self.out)}"
+        )
+
+    def _outputs(self) -> list[Path]:
+        """All files; the side-car comes last."""
+        wanted = (self.out, self.uncertainty_out, self.report)
+        return [*(path for path in wanted if path is not None), sidecar_path(self.out)]
+
+    def _write(
+        self,
+        images: CaseImages,
+        labels: NDArray[np.generic],
+        parameters: LearningParameters,
+        result: LearnedResult,
+        model: dict[str, Any],
+        device: str,
+    ) -> None:
+        """Write all files, or none."""
+        segmentation, first = result.segmentation, images.first
+        inputs = images.described | {
+            "labels": {
+                "path": str(self.labels.resolve()),
+                "sha256": image_hash(labels, images.grid.affine),
+            }
+        }
+        facts = {"output_sha256": image_hash(segmentation, first.affine), **result.facts()}
+        values = to_dict(parameters)
+        values |= {name: value for name, value in result.settings.items() if name in values}
+        content = describe("learn", values, inputs, model, facts, device)
+        paths = self._outputs()
+        with staged(paths, overwrite=self.overwrite) as stand_ins:
+            place = dict(zip(paths, stand_ins, strict=True))
+            write_volume(
+                plain(first, segmentation), place[self.out], metadata={"description": NOTICE}
+            )
+            if self.uncertainty_out is not None:
+                write_volume(
+                    plain(first, result.uncertainty),
+                    place[self.uncertainty_out],
+                    metadata={"description": DOUBT_NOTICE},
+                )
+            if self.report is not None:
+                write_json(report(content), place[self.report])
+            write_json(content, place[sidecar_path(self.out)])
+
+
+def read_labels(path: Path, grid: Grid) -> NDArray[np.generic]:
+    """Labels on the grid of the images.
+
+    Raises: VolumeError, FileNotFoundError: the file cannot be used. LearningError: it lies on another grid.
+    """
+    from difftumor.learning_task import check_labels_grid
+
+    volume = read_volume(path)
+    if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():
+        raise VolumeError(f"{path} is no label map: it has values that are not finite.")
+    check_labels_grid(volume.grid, grid)
+    return volume.array
+
+
+def renamed(learned: LearnedModel, folder: Path) -> LearnedModel:
+    """The same with the name of its folder as id."""
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in folder.name.lower()).lstrip(
+        "._-"
+    )
+    return replace(learned, card={**learned.card, "id": name[:80] or "learned"})
+
+
+def report(content: dict[str, Any]) -> dict[str, Any]:
+    """What a person or a spreadsheet wants to know of a case."""
+    result = content["result"]
+    return {
+        "schema": "difftumor-learning-report",
+        "schema_version": 1,
+        "notice": "Research use only: never for diagnosis.",
+        "images": {role: entry["path"] for role, entry in content["inputs"].items()},
+        "model": content["model"],
+        "device": content["device"],
+        "versions": content["versions"],
+        **{key: value for key, value in result.items() if key != "output_sha256"},
+    }
+
+
+def parsed_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """`3,9` -> (3, 9).  Raises: ValueError."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.replace(" ", "").split(","))
+    except ValueError:
+        raise ValueError(f"{option} takes whole numbers, as in 40,52; got {text!r}") from None
+
+
+def channels_of_model(model: str) -> tuple[tuple[str, ...], str]:
+    """Images that a diffusion model takes, and its modality.
+
+    Raises: ModelError: not installed, or of another task.
+    """
+    card = find_model(model).card
+    if card.get("task") not in ("anomaly", "representation") or not card.get("channel_order"):
+        raise ModelError(
+            f"{model} is a model for {card.get('task') or 'something else'}; features of pixels come from a diffusion "
+            "model of slices, of the task anomaly or representation. `difftumor models list` shows which are."
+        )
+    return tuple(card["channel_order"]), str(card.get("modality", "CT"))

@@ -1,0 +1,122 @@
+"""The worker task `learn`; the command line calls the same function, so both give the same results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftumor.feature_models import load_feature_model
+from difftumor.grids import Grid
+from difftumor.learned_models import LearnedModel, write_learned_model
+from difftumor.learning import Callback, LearnedResult, learn
+from difftumor.learning_labels import LearningError
+from difftumor.mr_images import check_same_geometry
+from difftumor.parameters import LearningParameters, from_dict
+from difftumor.protocol import read_array, write_array
+from difftumor.provenance import image_hash, versions
+from difftumor.worker import Context
+
+IMAGE = "image_"
+
+
+def run_learning(
+    images: Mapping[str, NDArray[np.generic]],
+    grid: Grid,
+    organ: NDArray[np.bool_] | None,
+    labels: NDArray[np.generic],
+    parameters: LearningParameters,
+    device: str,
+    cache: MutableMapping[str, Any],
+    callback: Callback,
+) -> tuple[LearnedResult, LearnedModel, dict[str, Any], str]:
+    """Load the diffusion model (or take it from the cache) and learn; arguments as of `learning.learn`.
+
+    Returns: the result, what was learned, the facts of the diffusion model, and the device that computed.
+    """
+    model = load_feature_model(parameters.model, device, cache, callback)
+    result, learned = learn(images, grid, organ, labels, parameters, model, callback, cache)
+    return result, learned, model.facts, model.device_name
+
+
+def learn_task(request: dict[str, Any], folder: Path, context: Context) -> dict[str, Any]:
+    """Worker task: arrays `image_<name>`, `labels` and (optionally) `organ` in; of a box `segmentation` and
+    `uncertainty` out, as `LearnedResult` describes them.
+
+    Args:
+        request: {"parameters": LearningParameters as a dictionary, "affine": 4 x 4 (IJK to RAS mm), "device": name},
+            optionally "affines": {name: 4 x 4} of images and "labels", checked to be one geometry, and
+            "model_folder": where to write what was learned.
+        folder: where the arrays lie.
+        context: progress, cancel, and the cache that keeps the diffusion model and the features between requests.
+
+    Returns: what `LearnedResult.facts` says, and "model", "device", "versions", "learned" (the card of the model
+        folder, or None), "sha256" of "image_<name>", "organ", "labels" and "output" (the segmentation on the whole
+        grid).
+    """
+    names = sorted(path.stem.removeprefix(IMAGE) for path in folder.glob(f"{IMAGE}*.npy"))
+    images = {name: read_array(folder, IMAGE + name, mapped=True) for name in names}
+    if not images:
+        raise LearningError("the request has no image. Choose a CT, or the sequences of the model.")
+    if not (folder / "labels.npy").is_file():
+        raise LearningError("the request has no labels. Paint the tumor on at least one slice.")
+    affines = request.get("affines", {})
+    grids = {
+        name: Grid(image.shape, np.asarray(affines.get(name, request["affine"]), float))  # type: ignore[arg-type]
+        for name, image in images.items()
+    }
+    check_same_geometry(grids)
+    grid = grids[names[0]]
+    labels = np.asarray(read_array(folder, "labels", mapped=True))
+    check_labels_grid(
+        Grid(labels.shape, np.asarray(affines.get("labels", request["affine"]), float)),  # type: ignore[arg-type]
+        grid,
+    )
+    organ = None
+    if (folder / "organ.npy").is_file():
+        organ = read_array(folder, "organ", mapped=True).astype(bool)
+    result, learned, model, device = run_learning(
+        images,
+        grid,
+        organ,
+        labels,
+        from_dict(LearningParameters, request["parameters"]),
+        request.get("device", "auto"),
+        context.cache,
+        context.progress,
+    )
+    context.progress("describing the result", 0, 1)
+    hashes = {IMAGE + name: image_hash(image, grid.affine) for name, image in images.items()}
+    hashes["labels"] = image_hash(labels, grid.affine)
+    hashes["output"] = image_hash(result.segmentation, grid.affine)
+    if organ is not None:
+        hashes["organ"] = image_hash(organ, grid.affine)
+    write_array(folder, "segmentation", result.labels_box)
+    write_array(folder, "uncertainty", result.uncertainty_box)
+    card = None
+    if request.get("model_folder"):
+        card = write_learned_model(request["model_folder"], learned, overwrite=True)
+    told = {"model": model, "device": device, "versions": versions(), "sha256": hashes}
+    return {**result.facts(), **told, "learned": card}
+
+
+def check_labels_grid(labels: Grid, images: Grid) -> None:
+    """Refuse labels that were painted on another grid than the images.
+
+    Raises: LearningError: says how they differ and what to do.
+    """
+    near = 0.1 * float(images.spacing.min())
+    if labels.shape == images.shape and labels.same_as(images, tolerance_mm=near):
+        return
+    how = f"{labels} against {images}"
+    if labels.shape == images.shape:
+        corners = np.asarray([[0, 0, 0], np.asarray(images.shape) - 1])
+        apart = np.linalg.norm(labels.to_ras(corners) - images.to_ras(corners), axis=1).max()
+        how = f"their voxels lie up to {apart:.3g} mm apart"
+    raise LearningError(
+        f"the labels lie on another grid than the images ({how}). Labels are learned from voxel by voxel: paint them "
+        "on one of these images, or export the segmentation with one of them as reference."
+    )
