@@ -70,6 +70,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"Run `git lfs pull`, or download the file", "Download the file itself"),
     (r"Install the requirements of the program", "Let the module install its packages"),
     (r", or overwrite it \(--overwrite\)|, or add --overwrite", ""),
+    (r", or add --partial to leave these cases out", ", or leave these cases out"),
     (r" \((?:--[\w-]+|`[^`]*`)\)", ""),
 )
 

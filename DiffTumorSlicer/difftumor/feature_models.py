@@ -171,8 +171,8 @@ def read_unet(folder: Path) -> tuple[GuidedUNet, dict[str, Any]]:
     card = checkpoint.facts.get("card")
     if card is None:
         raise ModelError(
-            f"{folder} is a bare weight file; nothing says how slices are prepared for it. Import it first: "
-            "difftumor models import."
+            f"{folder} is a bare weight file; nothing says how slices are prepared for it. Import it first "
+            "with `difftumor models import FILE`."
         )
     arguments = card["architecture"].get("arguments", {})
     pair = checkpoint.kind == "guided_diffusion_pair"
