@@ -40,11 +40,13 @@ ANOMALY_RECOMMENDED: dict[str, Any] = {
 }
 
 
-def _number(default: Any, low: float, high: float, unit: str, text: str) -> Any:
+def number(default: Any, low: float, high: float, unit: str, text: str) -> Any:
+    """A field with a range, which `check_ranges` knows."""
     return field(default=default, metadata={"min": low, "max": high, "unit": unit, "help": text})
 
 
-def _said(default: Any, text: str) -> Any:
+def said(default: Any, text: str) -> Any:
+    """A field with a help text."""
     return field(default=default, metadata={"help": text})
 
 
@@ -56,8 +58,8 @@ class Ellipsoid:
     """
 
     center_ras: Vector
-    radii_mm: Vector = _number((10.0, 10.0, 10.0), 0.5, 200.0, "mm", "Half axes of the ellipsoid.")
-    rotation_deg: Vector = _number(
+    radii_mm: Vector = number((10.0, 10.0, 10.0), 0.5, 200.0, "mm", "Half axes of the ellipsoid.")
+    rotation_deg: Vector = number(
         (0.0, 0.0, 0.0), -360.0, 360.0, "degrees", "Turns about R, then A, then S."
     )
 
@@ -78,27 +80,25 @@ class Ellipsoid:
 class SynthesisParameters:
     """One request for synthetic tumors: either an ellipsoid or random shapes in an organ."""
 
-    model: str = _said(MODELLED, "Model id, model folder or published file; 'modelled' needs none.")
-    ellipsoid: Ellipsoid | None = _said(None, "Where the tumor shall be.")
-    size: TumorSize | None = _said(None, "Draw random shapes of this size in the organ instead.")
-    count: int | None = _number(
-        None, 1, 20, "", "Number of random tumors; default: drawn (1 to 3)."
-    )
-    organ: Organ = _said("liver", "Anatomy at the place: decides placement and the paper's blend.")
-    clip_to_organ: bool = _said(True, "Cut the tumor at the organ's border (needs an organ mask).")
-    steps: int = _number(50, 1, 200, "steps", "DDIM steps of T = 200 models; T = 4 models take 4.")
-    seed: int = _number(0, 0, 2**63 - 1, "", "The same seed gives the same tumor.")
-    feather_mm: float = _number(
+    model: str = said(MODELLED, "Model id, model folder or published file; 'modelled' needs none.")
+    ellipsoid: Ellipsoid | None = said(None, "Where the tumor shall be.")
+    size: TumorSize | None = said(None, "Draw random shapes of this size in the organ instead.")
+    count: int | None = number(None, 1, 20, "", "Number of random tumors; default: drawn (1 to 3).")
+    organ: Organ = said("liver", "Anatomy at the place: decides placement and the paper's blend.")
+    clip_to_organ: bool = said(True, "Cut the tumor at the organ's border (needs an organ mask).")
+    steps: int = number(50, 1, 200, "steps", "DDIM steps of T = 200 models; T = 4 models take 4.")
+    seed: int = number(0, 0, 2**63 - 1, "", "The same seed gives the same tumor.")
+    feather_mm: float = number(
         1.5,
         0.0,
         4.0,
         "mm",
         "Width (sigma) of the soft rim between tumor and scan; 0 is a hard edge.",
     )
-    blend: Blend = _said(
+    blend: Blend = said(
         "feather", "'feather' leaves all outside the rim as it is; 'paper' as published, per organ."
     )
-    grain: Grain = _said(
+    grain: Grain = said(
         "auto", "'scan' keeps the scan's noise in the tumor, 'model' takes what the model paints."
     )
 
@@ -119,52 +119,52 @@ class SynthesisParameters:
 class AnomalyParameters:
     """One request for an anomaly heat map. None means: as the model recommends."""
 
-    model: str = _said("demo-abdomen-anomaly", "Model id or model folder.")
-    noise_level: int | None = _number(
+    model: str = said("demo-abdomen-anomaly", "Model id or model folder.")
+    noise_level: int | None = number(
         None,
         1,
         999,
         "steps",
         "N: how much noise is added before the image is rewritten as healthy.",
     )
-    guidance_scale: float | None = _number(
+    guidance_scale: float | None = number(
         None, 0.0, 10000.0, "", "S: how strongly the classifier pulls the image towards healthy."
     )
-    steps: int | None = _number(
+    steps: int | None = number(
         None, 2, 1000, "levels", "Levels of the whole noise schedule; more are slower and finer."
     )
-    plane: Plane = _said("axial", "The plane in which slices are computed.")
-    slices: tuple[int, int] | None = _said(
+    plane: Plane = said("axial", "The plane in which slices are computed.")
+    slices: tuple[int, int] | None = said(
         None,
         "First and one past the last voxel index along the plane's normal; default: the organ.",
     )
-    map_kind: MapKind | None = _said(
+    map_kind: MapKind | None = said(
         None,
         "'guided' compares with the rewriting at S = 0, 'one-sided' and 'signed' with the input; "
         "'absolute' is the papers' map.",
     )
-    smoothing_mm: float | None = _number(
+    smoothing_mm: float | None = number(
         None, 0.0, 20.0, "mm", "Width (sigma) of the smoothing of the map."
     )
-    normalisation: Normalisation | None = _said(
+    normalisation: Normalisation | None = said(
         None, "What a map is scaled by before the threshold: each slice, the volume, or nothing."
     )
-    threshold_rule: ThresholdRule = _said("fixed", "A fixed threshold, or Otsu's of each map.")
-    threshold: float = _number(0.35, 0.0, 1.0, "", "Fixed threshold of the scaled map.")
-    gate: bool = _said(
+    threshold_rule: ThresholdRule = said("fixed", "A fixed threshold, or Otsu's of each map.")
+    threshold: float = number(0.35, 0.0, 1.0, "", "Fixed threshold of the scaled map.")
+    gate: bool = said(
         True, "Leave slices unmarked that the classifier calls healthy, or with a faint map."
     )
-    largest_component: bool = _said(False, "Keep only the largest connected part.")
-    guidance_stop: float = _number(
+    largest_component: bool = said(False, "Keep only the largest connected part.")
+    guidance_stop: float = number(
         0.0, 0.0, 1.0, "", "Share of the last denoising steps that are left unguided."
     )
-    guidance_weighting: Literal["constant", "noise"] = _said(
+    guidance_weighting: Literal["constant", "noise"] = said(
         "constant", "Guidance as published, or scaled by the noise that is still there."
     )
-    reference_compat: bool = _said(
+    reference_compat: bool = said(
         False, "Index the steps as the published code does, for comparison with it."
     )
-    seed: int = _number(0, 0, 2**63 - 1, "", "Of the published code's first noise; else unused.")
+    seed: int = number(0, 0, 2**63 - 1, "", "Of the published code's first noise; else unused.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", checked_slices(self.slices))
@@ -175,21 +175,21 @@ class AnomalyParameters:
 class SegmentationParameters:
     """One request for a segmentation of tumors in a CT. None means: as the first model recommends."""
 
-    models: tuple[str, ...] = _said(
+    models: tuple[str, ...] = said(
         ("demo-liver-segmenter",),
         "Model ids, model folders or published files; several are combined.",
     )
-    overlap: float = _number(
+    overlap: float = number(
         0.75, 0.0, 0.9, "", "Share that neighboring windows have in common; less is faster."
     )
-    flips: bool = _said(False, "Average over the eight mirror images of each window (8 x slower).")
-    clip_to_organ: bool = _said(
+    flips: bool = said(False, "Average over the eight mirror images of each window (8 x slower).")
+    clip_to_organ: bool = said(
         True, "Tumor only inside the organ mask, as published; else up to 20 mm beyond it."
     )
-    min_diameter_mm: float | None = _number(
+    min_diameter_mm: float | None = number(
         None, 0.0, 50.0, "mm", "Connected pieces of a smaller equivalent diameter are removed."
     )
-    tumor_threshold: float | None = _number(
+    tumor_threshold: float | None = number(
         None, 0.0, 1.0, "", "Probability from which a voxel is tumor; else the most probable class."
     )
 
@@ -211,33 +211,33 @@ class SegmentationParameters:
 class LearningParameters:
     """One request to learn from the labelled slices of a case. None means: as the model recommends."""
 
-    model: str = _said(
+    model: str = said(
         "demo-head-anomaly",
         "Diffusion model whose features tell pixels apart: id or folder of an anomaly or representation model.",
     )
-    plane: Plane = _said("axial", "The plane in which slices were labelled and are segmented.")
-    labelled: tuple[int, ...] | None = _said(
+    plane: Plane = said("axial", "The plane in which slices were labelled and are segmented.")
+    labelled: tuple[int, ...] | None = said(
         None,
         "Slices that are labelled throughout, also those without any label; default: those with a label.",
     )
-    slices: tuple[int, int] | None = _said(
+    slices: tuple[int, int] | None = said(
         None,
         "First and one past the last slice that is segmented; default: the organ.",
     )
-    keep: KeptParts = _said(
+    keep: KeptParts = said(
         "painted", "Keep the parts that are connected to a painted voxel, or all that is found."
     )
-    members: int = _number(
+    members: int = number(
         5, 1, 32, "", "Pixel classifiers of the ensemble; their disagreement is the uncertainty."
     )
-    steps: int = _number(300, 1, 100000, "steps", "Steps of the training of the classifiers.")
-    blocks: tuple[int, ...] | None = _said(
+    steps: int = number(300, 1, 100000, "steps", "Steps of the training of the classifiers.")
+    blocks: tuple[int, ...] | None = said(
         None, "Decoder blocks of the diffusion model whose outputs are the features."
     )
-    timesteps: tuple[int, ...] | None = _said(
+    timesteps: tuple[int, ...] | None = said(
         None, "Noise levels at which features are taken, in steps of the diffusion model."
     )
-    seed: int = _number(0, 0, 2**63 - 1, "", "Of the noise, of the first weights and of the order.")
+    seed: int = number(0, 0, 2**63 - 1, "", "Of the noise, of the first weights and of the order.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", checked_slices(self.slices))
@@ -282,14 +282,14 @@ def check_ranges(parameters: Any) -> None:
         if "min" not in item.metadata:
             continue
         low, high, unit = (item.metadata[key] for key in ("min", "max", "unit"))
-        for number in value if isinstance(value, tuple) else (value,):
+        for part in value if isinstance(value, tuple) else (value,):
             whole = hints[item.name] in (int, int | None)
-            if isinstance(number, bool) or not isinstance(number, int if whole else (int, float)):
+            if isinstance(part, bool) or not isinstance(part, int if whole else (int, float)):
                 kind = "a whole number" if whole else "a number"
-                raise ValueError(f"{item.name} must be {kind}, got {number!r}")
-            if not low <= number <= high:
+                raise ValueError(f"{item.name} must be {kind}, got {part!r}")
+            if not low <= part <= high:
                 raise ValueError(
-                    f"{item.name} must be {low:g} to {high:g} {unit}".rstrip() + f", got {number:g}"
+                    f"{item.name} must be {low:g} to {high:g} {unit}".rstrip() + f", got {part:g}"
                 )
 
 

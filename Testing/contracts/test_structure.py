@@ -35,6 +35,8 @@ WITHOUT_TORCH = (
     "sites",
     "synthesis",
     "tumor_shapes",
+    "reader_study.session",
+    "reader_study.answers",
 )
 
 
