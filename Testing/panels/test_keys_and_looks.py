@@ -23,7 +23,7 @@ CONTROL = QtCore.Qt.KeyboardModifier.ControlModifier
 SILENT = {  # frames, headings and bars that say what they are
     "progressBar", "modelsProgressBar", "whatGroup", "whereGroup", "moreGroup", "resultGroup",
     "placesGroup", "mapProgressBar", "mapWhatGroup", "howGroup", "moreMapGroup", "heatGroup",
-    "sweepGroup",
+    "sweepGroup", "studyProgressBar",
 }  # fmt: skip
 
 
@@ -38,7 +38,15 @@ def widgets_of(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["DiffTumorSlicer", "VolumesPanel", "AnomalyPanel", "SynthesisPanel", "ModelsPanel"]
+    "name",
+    [
+        "DiffTumorSlicer",
+        "VolumesPanel",
+        "AnomalyPanel",
+        "SynthesisPanel",
+        "ReaderStudyPanel",
+        "ModelsPanel",
+    ],
 )
 def test_every_control_says_what_it_does(name):
     for kind, widget, properties in widgets_of(name):
@@ -48,7 +56,15 @@ def test_every_control_says_what_it_does(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["DiffTumorSlicer", "VolumesPanel", "AnomalyPanel", "SynthesisPanel", "ModelsPanel"]
+    "name",
+    [
+        "DiffTumorSlicer",
+        "VolumesPanel",
+        "AnomalyPanel",
+        "SynthesisPanel",
+        "ReaderStudyPanel",
+        "ModelsPanel",
+    ],
 )
 def test_no_panel_brings_a_style_of_its_own(name):
     text = (UI / f"{name}.ui").read_text(encoding="utf-8")

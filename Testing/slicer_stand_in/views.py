@@ -74,7 +74,9 @@ class _ViewWidget(QtWidgets.QFrame):
 
     def __init__(self, node: Any) -> None:
         super().__init__()
-        self._bar = QtWidgets.QLabel(f" {node.GetLayoutLabel() or node.GetLayoutName()}")
+        self._bar = python_class(QtWidgets.QLabel)(
+            f" {node.GetLayoutLabel() or node.GetLayoutName()}"
+        )
         red, green, blue = (round(255 * part) for part in node.GetLayoutColor())
         self._bar.setStyleSheet(f"background: rgb({red},{green},{blue}); color: black")
         self._box = QtWidgets.QVBoxLayout(self)
@@ -112,6 +114,9 @@ class _SliceWidget(_ViewWidget):
 
     def sliceView(self) -> Any:
         return self._slice_view
+
+    def sliceController(self) -> Any:
+        return self._bar
 
     def fitSliceToBackground(self) -> None:
         self._trame._logic.FitSliceToBackground()
@@ -263,7 +268,7 @@ class _LayoutManager(QtCore.QObject):
             nested = element.GetNestedElement(index)
             if nested.GetName() in ("item", "layout", "view"):
                 widget = self._build(nested)
-                box.addWidget(widget, 1)
+                box.addWidget(widget, int(nested.GetAttribute("splitSize") or 1))
                 widget.show()
         return frame
 

@@ -12,6 +12,7 @@ import vtk
 from DiffTumorSlicerLib.panels.anomaly import AnomalyPanel
 from DiffTumorSlicerLib.panels.machine import Requirements
 from DiffTumorSlicerLib.panels.models import ModelsPanel
+from DiffTumorSlicerLib.panels.reader_study import ReaderStudyPanel
 from DiffTumorSlicerLib.panels.synthesis import SynthesisPanel
 from DiffTumorSlicerLib.panels.volumes import VolumesPanel
 from DiffTumorSlicerLib.panels.widgets import quietly
@@ -65,6 +66,16 @@ class Panels:
             requirements,
             models_changed=self._read_models,
         )
+        study_section = ui.readerStudySection
+        self.reader_study = ReaderStudyPanel(
+            study_section,
+            ui_folder,
+            scene,
+            others=[
+                w for n, w in vars(ui).items() if n.endswith("Section") and w is not study_section
+            ],
+            step_aside=self._step_aside,
+        )
         self._listeners: tuple[Any, ...] = (
             self.anomaly.follow,
             self.synthesis.follow,
@@ -107,8 +118,8 @@ class Panels:
     def exit(self) -> None:
         """Another module is opened; a job goes on."""
         self._entered = False
-        self.anomaly.leave()
-        self.synthesis.leave()
+        self.reader_study.leave()
+        self._step_aside()
 
     def cleanup(self) -> None:
         """The module goes away; a second call does nothing."""
@@ -118,6 +129,7 @@ class Panels:
         self._listeners = ()
         self._disconnect()
         self._parameters = None
+        self.reader_study.cleanup()
         self.volumes.cleanup()
         self.anomaly.cleanup()
         self.synthesis.cleanup()
@@ -131,6 +143,8 @@ class Panels:
         self._session.poll()
         self.volumes.tick()
         if self._entered:
+            self.reader_study.tick()
+        if self._entered and not self.reader_study.in_room:
             self.anomaly.tick()
             self.synthesis.tick()
             self.refresh()
@@ -143,6 +157,11 @@ class Panels:
             self._show_nodes()
             self.anomaly.refresh()
             self.synthesis.refresh()
+
+    def _step_aside(self) -> None:
+        """Let the panels give back the views that they use."""
+        self.anomaly.leave()
+        self.synthesis.leave()
 
     def _show_nodes(self) -> None:
         """Let the node selectors show what the parameter node holds."""

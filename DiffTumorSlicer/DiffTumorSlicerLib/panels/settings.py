@@ -64,6 +64,17 @@ def set_last_folder(path: str) -> None:
     _write("lastFolder", path)
 
 
+def study() -> tuple[str, str, str]:
+    """Folder, reader code and title of the study that was read last; empty ones: none, or finished."""
+    return _read("studyFolder"), _read("studyReader"), _read("studyTitle")
+
+
+def set_study(folder: str, reader: str, title: str) -> None:
+    """Remember a study to continue, or three times "" for none."""
+    for key, value in (("Folder", folder), ("Reader", reader), ("Title", title)):
+        _write(f"study{key}", value)
+
+
 def _read(key: str) -> str:
     value = qt.QSettings().value(GROUP + key)
     return str(value) if value else ""

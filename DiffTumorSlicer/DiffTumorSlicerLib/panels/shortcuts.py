@@ -17,7 +17,7 @@ class Shortcuts:
     """
 
     def __init__(self, panel: Any) -> None:
-        self._panel = panel
+        self._panels = [panel]
         self._actions: list[Any] = []
 
     def add(self, key: str, button: Any) -> Any:
@@ -27,17 +27,26 @@ class Shortcuts:
 
     def add_function(self, key: str, function: Callable[[], None]) -> Any:
         """Let a key call a function.  Returns: the action, to switch it on and off."""
-        action = qt.QAction(self._panel)
+        action = qt.QAction(self._panels[0])
         action.shortcut = qt.QKeySequence(key)
         action.shortcutContext = qt.Qt.WidgetWithChildrenShortcut
         action.connect("triggered()", function)
-        self._panel.addAction(action)
+        for widget in self._panels:
+            widget.addAction(action)
         self._actions.append(action)
         return action
 
-    def remove(self) -> None:
-        """Take all of them off the panel."""
+    def reach(self, widget: Any) -> None:
+        """Let the keys work in another widget, too, such as the views; until `remove`."""
+        self._panels.append(widget)
         for action in self._actions:
-            self._panel.removeAction(action)
+            widget.addAction(action)
+
+    def remove(self) -> None:
+        """Take all of them off the panel, and off what else they reached."""
+        for action in self._actions:
+            for widget in self._panels:
+                widget.removeAction(action)
             action.deleteLater()
         self._actions.clear()
+        del self._panels[1:]

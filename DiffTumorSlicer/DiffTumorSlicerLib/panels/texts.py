@@ -25,6 +25,17 @@ def organs() -> dict[str, str]:
     return {"liver": _("Liver"), "pancreas": _("Pancreas"), "kidney": _("Kidney")}
 
 
+def choices() -> dict[str, str]:
+    """Answers of reader studies as the engine names them, in words."""
+    return {
+        **organs(),
+        "real": _("Real"),
+        "synthetic": _("Synthetic"),
+        "lesion": _("Lesion"),
+        "none": _("No lesion"),
+    }
+
+
 def tasks() -> dict[str, str]:
     """Tasks of models as the registry names them, in words."""
     return {
