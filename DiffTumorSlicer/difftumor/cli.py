@@ -20,6 +20,7 @@ from difftumor.commands.models import Models
 from difftumor.commands.phantom import MakePhantom
 from difftumor.commands.replay import Replay
 from difftumor.commands.segment import Segment
+from difftumor.commands.study import ReaderStudy
 from difftumor.commands.synthesize import Synthesize
 from difftumor.console import complain
 from difftumor.failures import explain_failure
@@ -35,6 +36,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
+    | Annotated[ReaderStudy, tyro.conf.subcommand("study")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
 )
 

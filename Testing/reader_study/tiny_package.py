@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from difftumor.reader_study.study import PACKAGE_FILE, CaseFile, Package, StudyFacts
+from difftumor.reader_study.study import PACKAGE_FILE, CaseFile, Package, StudyFacts, case_sha256
 
 
 def tiny_package(
@@ -32,8 +32,7 @@ def tiny_package(
         path = folder / "cases" / f"{token}.nii"
         hu = (40 + 10 * rng.standard_normal(shape)).astype(np.int16)
         nib.save(nib.Nifti1Image(hu, affine), path)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        files.append(CaseFile(token, number < practice, sha256))
+        files.append(CaseFile(token, number < practice, (0.0, 0.0, 0.0), case_sha256(token, path)))
     asked = {"type": "visual_turing_test", "title": "Liver", "created": "2026-11-20", **facts}
     package = Package(
         folder,

@@ -51,7 +51,7 @@ class CaseView:
         position: 1, 2, ... among the practice cases, or among those that count.
         total: number of them.
         practice: does not count.
-        start_ras: R, A, S of the place to start at, mm; the same rule for all cases.
+        start_ras: where to begin, RAS mm; found by the same rule in all cases.
         answered: the answer so far, after going back.
     """
 
@@ -312,7 +312,7 @@ class ReadingSession:
             position=at + 1 if case.practice else at + 1 - practice,
             total=practice if case.practice else len(cases) - practice,
             practice=case.practice,
-            start_ras=(0.0, 0.0, 0.0),  # neutral copies have their center there
+            start_ras=case.start_ras,
             answered=given.answer if given else None,
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -97,11 +98,13 @@ class CaseFile:
     Attributes:
         token: opaque name, different for each reader and each showing.
         practice: does not count.
-        sha256: of the file, to tell a damaged copy.
+        start_ras: where to begin to look, RAS mm from the center of the image; found by the same rule in all cases.
+        sha256: of the token and the file (see `case_sha256`), to tell a damaged copy.
     """
 
     token: str
     practice: bool
+    start_ras: tuple[float, float, float]
     sha256: str
 
     @property
@@ -144,8 +147,21 @@ class Package:
         }
 
 
-def read_package(folder: Path) -> Package:
-    """Read and check a reader's package; the images are only looked at for their size.
+def case_sha256(token: str, path: Path) -> str:
+    """SHA-256 of the token and the bytes of a case; the token hides which cases are shown twice."""
+    digest = hashlib.sha256(token.encode())
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_package(folder: Path, *, images: bool = True) -> Package:
+    """Read and check a reader's package.
+
+    Args:
+        folder: where it lies.
+        images: they must be there, and of the right size.
 
     Raises: StudyError: no package, damaged, incomplete, or of a newer version.
     """
@@ -163,7 +179,7 @@ def read_package(folder: Path) -> Package:
             cases,
             hashlib.sha256(path.read_bytes()).hexdigest(),
         )
-        _check_package(package)
+        _check_package(package, images=images)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise StudyError(
             f"{path} is damaged ({_reason(error)}). Ask the coordinator for a new copy; keep the journal."
@@ -216,7 +232,7 @@ def check_code(code: Any) -> str:
     return code
 
 
-def _check_package(package: Package) -> None:
+def _check_package(package: Package, *, images: bool) -> None:
     """Raise StudyError or ValueError if something is impossible or missing."""
     check_code(package.reader)
     if not package.cases:
@@ -230,6 +246,10 @@ def _check_package(package: Package) -> None:
             raise ValueError(f"the case name {case.token!r} is impossible")
         if not isinstance(case.practice, bool):
             raise ValueError(f"practice of {case.token} is neither true nor false")
+        if len(case.start_ras) != 3 or not all(math.isfinite(v) for v in case.start_ras):
+            raise ValueError(f"the start of {case.token} is no place")
+        if not images:
+            continue
         path = package.folder / case.file
         if not path.is_file():
             raise ValueError(f"the image {case.file} is missing")
