@@ -75,6 +75,10 @@ class ReadingViews:
             mouse.SetCurrentInteractionMode(mouse.AdjustWindowLevel)
         if layout is not None:
             self._before["layout"] = layout.GetViewArrangement()
+            self._before["saved"] = layout.GetSaveWithScene()
+            layout.SetSaveWithScene(
+                False
+            )  # a scene that a script saves now does not ask for our views
             if layout.IsLayoutDescription(LAYOUT_ID):
                 layout.SetLayoutDescription(LAYOUT_ID, _description())
             else:
@@ -90,8 +94,10 @@ class ReadingViews:
         self.blank()
         before, self._before = self._before, None
         layout, crosshair, mouse = self._layout(), self._crosshair(), self._interaction()
-        if layout is not None and "layout" in before and layout.GetViewArrangement() == LAYOUT_ID:
-            layout.SetViewArrangement(before["layout"])
+        if layout is not None and "layout" in before:
+            layout.SetSaveWithScene(before["saved"])
+            if layout.GetViewArrangement() == LAYOUT_ID:
+                layout.SetViewArrangement(before["layout"])
         if crosshair is not None and "crosshair" in before:
             crosshair.SetCrosshairMode(before["crosshair"])
         if mouse is not None and "mouse" in before:
@@ -130,6 +136,10 @@ class ReadingViews:
         for composite, slice_node in nodes:
             for node in (composite, slice_node):
                 node.SetSaveWithScene(False)
+            # Where left and right are, and how large things are; that is the same for all cases.
+            slice_node.SetOrientationMarkerType(slice_node.OrientationMarkerTypeAxes)
+            slice_node.SetOrientationMarkerSize(slice_node.OrientationMarkerSizeSmall)
+            slice_node.SetRulerType(slice_node.RulerTypeThin)
             composite.SetLinkedControl(0)
             composite.SetHotLinkedControl(0)
             composite.SetForegroundVolumeID(None)

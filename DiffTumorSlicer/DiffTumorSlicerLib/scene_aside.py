@@ -44,14 +44,12 @@ class SceneAside:
 
 
 class SceneEvents:
-    """Tells before the scene is saved, closed, or joined by another one."""
+    """Tells before the scene is closed, replaced or joined by another one."""
 
     def __init__(self, scene: Any, tell: Callable[[], None]) -> None:
         """Listen to `scene`; `tell` is called while it is still as it was."""
         self._scene = scene
-        events = (
-            scene.StartSaveEvent, scene.StartCloseEvent, scene.StartImportEvent, scene.StartRestoreEvent,
-        )  # fmt: skip
+        events = (scene.StartCloseEvent, scene.StartImportEvent, scene.StartRestoreEvent)
         self._tags = [scene.AddObserver(event, lambda *_: tell()) for event in events]
 
     def stop(self) -> None:

@@ -1,8 +1,8 @@
 """One reader at one study: which case is on the screen, the answer that is being given, and when the room is left.
 
 Ties the journalled session of the engine to the views. No Qt: a panel shows what stands here and passes on what is
-pressed; `tick` is called by its timer. Whatever else happens to the scene (saved,
-closed, joined by another one) pauses the reading first, so that nothing of the study gets into it.
+pressed; `tick` is called by its timer. A scene that is closed, replaced or joined by another one pauses the reading
+first, so that nothing of the study gets into it.
 """
 
 from __future__ import annotations

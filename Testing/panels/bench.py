@@ -183,7 +183,7 @@ def ends_in_next_step(text):
     steps = (
         "choose", "press", "next:", "move", "make", "get", "close", "free", "try", "install", "load",
         "draw", "click", "switch", "save", "take", "wait", "restart", "segment", "go on", "use",
-        "radii from",
+        "radii from", "ask", "check",
     )  # fmt: skip
     assert any(step in last for step in steps), text
     return True

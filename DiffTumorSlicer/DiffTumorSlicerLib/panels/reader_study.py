@@ -156,7 +156,12 @@ class ReaderStudyPanel:
         self._shortcuts.remove()
 
     def tick(self) -> None:
-        """Follow time and loading; called by the module's timer."""
+        """Follow time and loading; called by the module's timer.
+
+        A dialog of Slicer pauses: whatever it saves or loads, the scene is the person's own by then.
+        """
+        if self.in_room and qt.QApplication.activeModalWidget() is not None:
+            self.reading.pause()
         self.reading.tick()
         self.refresh()
 
@@ -218,12 +223,15 @@ class ReaderStudyPanel:
         ui.beginButton.text = _("Continue") if begun or reading.practice_over else _("Begin")
         if reading.practice_over:
             ui.beginButton.text = _("Begin with the cases that count")
+            ui.beginButton.setFocus()
 
     def _where_it_stands(self, case: Any) -> str:
         if case.practice:
-            return _("Practice, case {position} of {total}; these answers do not count.").format(
-                position=case.position, total=case.total
-            )
+            every = len(self.reading.session.package.cases)
+            return _(
+                "{practice} cases for practice, whose answers do not count, then {total} cases. Next: practice "
+                "case {position}."
+            ).format(practice=case.total, total=every - case.total, position=case.position)
         if self.reading.practice_over:
             return _("The practice is over. {total} cases follow.").format(total=case.total)
         if case.position == 1:
@@ -277,7 +285,8 @@ class ReaderStudyPanel:
             reading.join(Path(folder), code, take_over=take_over)
         except (StudyError, OSError) as error:
             reading.message = str(error)
-            self.ui.takeOverButton.visible = isinstance(error, LockedError)
+            elsewhere = isinstance(error, LockedError) and error.may_take_over
+            self.ui.takeOverButton.visible = elsewhere
             self.refresh()
             return
         package = reading.session.package
