@@ -40,8 +40,8 @@ def read_case(path: Path, sha256: str = "") -> CaseImage:
     """Read the image of a case.
 
     Args:
-        path: of the package's file.
-        sha256: of the whole file, compared if given.
+        path: of the package's file, called by its token.
+        sha256: of token and file (`study.case_sha256`), compared if given.
 
     Raises: StudyError: missing, cut short, changed, or not of the packages' form.
     """
@@ -60,8 +60,11 @@ def read_case(path: Path, sha256: str = "") -> CaseImage:
             f"The image {path.name} of this package cannot be read ({error.strerror or error}). Make sure that "
             "the package's folder can be reached, and go on; the answers so far are stored."
         ) from None
-    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-        raise StudyError(_damaged(path, "its content has changed"))
+    if sha256:
+        digest = hashlib.sha256(path.stem.encode())
+        digest.update(content.data)
+        if digest.hexdigest() != sha256:
+            raise StudyError(_damaged(path, "its content has changed"))
     return _parsed(path, content)
 
 

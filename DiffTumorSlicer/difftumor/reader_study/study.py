@@ -81,6 +81,10 @@ class StudyFacts:
         object.__setattr__(self, "choices", tuple(self.choices or CHOICES.get(self.type, ())))
         object.__setattr__(self, "window_hu", tuple(self.window_hu))
         check_ranges(self)
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(
+                f"schema_version must be {SCHEMA_VERSION}, got {self.schema_version!r}"
+            )
         if len(self.window_hu) != 2 or not self.window_hu[0] < self.window_hu[1]:
             raise ValueError(f"window_hu must be lowest and highest HU, got {self.window_hu!r}")
         if len(self.choices) < 2 or not all(isinstance(c, str) and c for c in self.choices):
