@@ -160,7 +160,7 @@ class ReaderStudyPanel:
 
         A dialog of Slicer pauses: whatever it saves or loads, the scene is the person's own by then.
         """
-        if self.in_room and qt.QApplication.activeModalWidget() is not None:
+        if self.in_room and slicer.app.activeModalWidget() is not None:
             self.reading.pause()
         self.reading.tick()
         self.refresh()
