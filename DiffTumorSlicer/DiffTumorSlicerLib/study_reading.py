@@ -217,6 +217,8 @@ class StudyReading:
         self.message = self.missing
         if self.message or not (self.shown or self.time_over):
             return
+        if self.shown and not self._drawn():
+            return
         self._note_look()
         draft = self.draft
         answer = Answer(draft.choice, draft.confidence, draft.mark_ras, draft.comment.strip())
@@ -241,7 +243,7 @@ class StudyReading:
         if not self.shown and not self.time_over:
             self._show()
         self._views.settle()
-        if not self.shown:
+        if not self.shown or not self._drawn():
             return
         self._views.watch()
         self._note_window()
@@ -277,15 +279,13 @@ class StudyReading:
         case = self.case
         if case is None or self.shown or self.time_over:
             return
-        self._read_ahead()
         try:
             image = self._loader.take(case.path)
         except StudyError as error:
-            self.stage, self.message = "ready", str(error)
-            self._try(self.session.pause)
-            self.leave_room()
+            self._stop(str(error))
             return
         if image is None:
+            self._read_ahead()
             return
         node = self._case.show(image, self.facts.window_hu)
         self._aside.hide(except_for=self._mark.display_id)
@@ -293,10 +293,23 @@ class StudyReading:
         self._mark.show(self.draft.mark_ras)
         self._window = self._case.window()
         self._quiet = QUIET_TURNS
-        if self._try(self.session.shown):
-            self._shown = case.token
-        else:
-            self._hide_image()
+        self._shown = case.token
+
+    def _drawn(self) -> bool:
+        """The views have drawn the image: its time starts, and the next one can be read without delaying it."""
+        if not self.session.visible:
+            if not self._try(self.session.shown):
+                self._stop(self.message)
+                return False
+            self._read_ahead()
+        return True
+
+    def _stop(self, why: str) -> None:
+        """Leave the room because the reading cannot go on before a person has done something."""
+        self.stage, self.message = "ready", why
+        self._try(self.session.pause)
+        self.message = why
+        self.leave_room()
 
     def _hide_image(self) -> None:
         self._shown = ""

@@ -2,9 +2,9 @@
 
 python Testing/benchmarks/benchmark_case_change.py [--cases 240] [--slices 300] [--look 1.5] [--folder DIR]
 
-The time runs from the key Space to the first picture of the next case in all three views. `--look` is how long the
-scripted reader looks at a case, in which the next one is read. Files of cases are links to a few different images,
-so that 240 cases need the disk of those few.
+The time runs from the key Space to the first picture of the next case in all three views. The scripted reader looks at
+a case for `--look` seconds, and on until the next one was read in the background; how long that takes is told, too.
+Files of cases are links to a few different images, so that 240 cases need the disk of those few.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def make_package(folder: Path, cases: int, shape: tuple[int, int, int]) -> None:
     """A package of `cases` cases, which are links to a few images of noise."""
     import nibabel as nib
 
-    from difftumor.reader_study.study import CaseFile, Package, StudyFacts
+    from difftumor.reader_study.study import CaseFile, Package, StudyFacts, case_sha256
 
     (folder / "cases").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -45,16 +45,14 @@ def make_package(folder: Path, cases: int, shape: tuple[int, int, int]) -> None:
         slices = rng.integers(-100, 200, (*shape[:2], 8), np.int16)
         hu = np.asfortranarray(np.tile(slices, (1, 1, -(-shape[2] // 8)))[..., : shape[2]])
         nib.save(nib.Nifti1Image(hu, affine), path)
-        images.append((path, hashlib.sha256(path.read_bytes()).hexdigest()))
+        images.append(path)
     for number in range(cases):
         token = hashlib.sha256(str(number).encode()).hexdigest()[:12]
-        path, sha256 = images[number % DIFFERENT]
-        os.link(path, folder / "cases" / f"{token}.nii")
-        files.append(
-            CaseFile(token=token, practice=False, sha256=sha256, start_ras=(0.0, 0.0, 0.0))
-        )
+        path = folder / "cases" / f"{token}.nii"
+        os.link(images[number % DIFFERENT], path)
+        files.append(CaseFile(token, False, (0.0, 0.0, 0.0), case_sha256(token, path)))
     facts = StudyFacts("0123456789ab", "Benchmark", "visual_turing_test", "2026-11-20")
-    size = images[0][0].stat().st_size
+    size = images[0].stat().st_size
     package = Package(folder, facts, "R1", "0" * 64, size, tuple(files))
     (folder / "package.json").write_text(json.dumps(package.to_dict()), encoding="utf-8")
 
@@ -72,13 +70,18 @@ def drawn(session: Any) -> tuple[int, ...]:
     return tuple(session.surface(view)._image.cacheKey() for view in VIEWS)
 
 
-def read(session: Any, cases: int, look_s: float) -> tuple[list[float], list[float], list[float]]:
-    """Answer every case with keys; seconds of each change on the wall and of our thread, and memory in MB."""
+def read(session: Any, cases: int, look_s: float) -> dict[str, list[float]]:
+    """Answer every case with keys; seconds of each change (wall, own thread), of each reading ahead, and MB."""
     from PySide6 import QtCore, QtTest, QtWidgets
 
     key, panel = QtCore.Qt.Key, session.panels.reader_study
-    seconds, own, memory = [], [], []
+    found: dict[str, list[float]] = {"wall": [], "own": [], "ahead": [], "memory": []}
+    loader = panel.reading._loader
     for number in range(cases - 1):
+        began = time.perf_counter()
+        session.turn(until=lambda: panel.reading.session.visible)
+        session.turn(until=lambda: len(loader._read) == len(loader._wanted))
+        found["ahead"].append(time.perf_counter() - began)
         session.turn(look_s)
         for one in (key.Key_R if number % 2 else key.Key_S, key.Key_3):
             QtTest.QTest.keyClick(QtWidgets.QApplication.focusWidget(), one)
@@ -93,10 +96,10 @@ def read(session: Any, cases: int, look_s: float) -> tuple[list[float], list[flo
                 and all(a != b for a, b in zip(before, drawn(session), strict=True))
             )
         )
-        seconds.append(time.perf_counter() - began)
-        own.append(time.thread_time() - spent)
-        memory.append(resident_mb())
-    return seconds, own, memory
+        found["wall"].append(time.perf_counter() - began)
+        found["own"].append(time.thread_time() - spent)
+        found["memory"].append(resident_mb())
+    return found
 
 
 def main() -> None:
@@ -119,14 +122,17 @@ def main() -> None:
         session.window.activateWindow()
         panel.begin()
         session.turn(until=lambda: panel.reading.shown)
-        seconds, own, memory = read(session, options.cases, options.look)
+        found = read(session, options.cases, options.look)
         panel.reading.close()
     print(f"{options.cases} cases of 512 x 512 x {options.slices}, change to the next one:")
-    for name, values in (("on the wall", seconds), ("of our thread", own)):
+    for name, values in (
+        ("on the wall", found["wall"]), ("of our thread", found["own"]), ("read ahead in", found["ahead"])
+    ):  # fmt: skip
         print(
             f"{name}: median {np.median(values):.3f} s, 95 % {np.percentile(values, 95):.3f} s, "
             f"longest {max(values):.3f} s"
         )
+    memory = found["memory"]
     tenth = max(len(memory) // 10, 1)
     print(
         f"memory: {empty:.0f} MB before, {np.mean(memory[:tenth]):.0f} MB in the first tenth, "

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import nibabel as nib
 import numpy as np
 import pytest
 
 from difftumor.reader_study.case_files import read_case
-from difftumor.reader_study.study import StudyError
+from difftumor.reader_study.study import StudyError, case_sha256
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def case(tmp_path):
 def test_voxels_and_place_are_those_of_nibabel(case, kind):
     path, hu, affine = case
     nib.save(nib.Nifti1Image(hu.astype(kind), affine), path)
-    read = read_case(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    read = read_case(path, case_sha256(path.stem, path))
     assert read.array.dtype == kind
     assert np.array_equal(read.array, hu.astype(kind))
     assert read.array.flags.f_contiguous
@@ -58,7 +56,7 @@ def test_what_is_no_case_is_refused_in_words(case, change, said):
 def test_a_changed_voxel_is_seen_by_the_checksum(case):
     path = case[0]
     content = path.read_bytes()
-    good = hashlib.sha256(content).hexdigest()
+    good = case_sha256(path.stem, path)
     path.write_bytes(content[:-1] + b"\x7f")
     with pytest.raises(StudyError, match="changed"):
         read_case(path, good)
