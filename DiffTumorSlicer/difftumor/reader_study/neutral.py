@@ -117,12 +117,13 @@ def neutral_copy(
         target: of `place`.
         exact: of the frame.
     """
-    box = covering_box(target, scan, margin=3)
+    box = covering_box(target, scan, margin=8)
     values, part = array[box], scan.cropped(box)
     ratio = np.asarray(target.spacing)[_ras_axis(scan)] / scan.spacing
     if not exact and (ratio > 1.5).any():
-        sizes = [max(1, round(r)) for r in ratio]
-        values = ndimage.uniform_filter(values.astype(np.float32), sizes, mode="nearest")
+        # A Gaussian as wide as what a voxel of the case averages over beyond one of the scan.
+        sigma = np.sqrt(np.maximum(ratio**2 - 1, 0) / 12)
+        values = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
     hu = resample(values, part, target, order=0 if exact else 1, fill=AIR_HU)
     return np.clip(np.rint(hu), *HU_RANGE).astype(np.int16)
 
