@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from difftumor.cli import main
-from difftumor.parameters import ORGAN_LABELS
+from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.phantom import make_abdomen
 from difftumor.reader_study.answers import answer_columns, read_answers
 from difftumor.reader_study.choosing import Plan
@@ -22,10 +24,10 @@ from difftumor.reader_study.packages import create_study
 from difftumor.reader_study.session import Answer, ReadingSession
 from difftumor.reader_study.sources import measure, sources_in
 from difftumor.reader_study.study import JOURNAL_FILE, PACKAGE_FILE, StudyError, StudyFacts
-from difftumor.volumes import Volume, write_volume
 from Testing.reader_study.clocks import TestClock
 from Testing.reader_study.scans import folders_of_scans
 
+ROOT = Path(__file__).resolve().parents[2]
 FACTS = StudyFacts("0123456789ab", "Tumors", "visual_turing_test", "2026-11-20")
 
 
@@ -243,11 +245,23 @@ def test_malformed_files_of_a_study_are_told(study, name, change, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_the_example_of_the_readme_on_phantoms(tmp_path, capsys):
-    """create with tumors that are synthesized now, status, read, merge: as in README, on smaller phantoms."""
+def example_of_the_readme() -> list[list[str]]:
+    """The `difftumor study` commands of README's example, as words."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("### Reader studies")[1]
+    block = text.split("```")[1].replace("\\\n", " ")
+    return [
+        shlex.split(line, comments=True)[1:]
+        for line in block.splitlines()
+        if line.startswith("difftumor study")
+    ]
+
+
+def test_the_example_of_the_readme_on_phantoms(tmp_path, monkeypatch, capsys):
+    """Its commands as they stand, on coarser phantoms, with the generator that needs no weights."""
+    monkeypatch.chdir(tmp_path)
     for kind in ("real", "healthy"):
-        (tmp_path / kind).mkdir()
-        for number, organ in enumerate(ORGAN_LABELS):
+        Path(kind).mkdir()
+        for number, organ in enumerate(("liver", "kidney")):
             phantom = make_abdomen(
                 20000 + number + 50 * (kind == "real"),
                 tumors=int(kind == "real"),
@@ -256,38 +270,27 @@ def test_the_example_of_the_readme_on_phantoms(tmp_path, capsys):
                 spacing_mm=(4.0, 4.0, 4.0),
                 orientation="LPS",
             )
-            path = tmp_path / kind / f"p{number}.nii.gz"
-            affine = phantom.grid.affine
-            write_volume(Volume(phantom.ct, affine), path)
-            write_volume(
-                Volume(phantom.organs, affine), tmp_path / kind / f"p{number}-organs.nii.gz"
-            )
-            if kind == "real":
-                write_volume(
-                    Volume(phantom.tumors, affine), tmp_path / kind / f"p{number}-tumors.nii.gz"
-                )
-    words = [
-        *("study", "create", "--out", str(tmp_path / "study"), "--readers", "R1", "R2"),
-        *("--real", str(tmp_path / "real"), "--synthesize-in", str(tmp_path / "healthy")),
-        *("--synthesized", str(tmp_path / "made"), "--models", "modelled", "--sizes", "small"),
-        *("--practice", "2", "--no-balanced", "--quiet"),
-    ]
-    assert main(words) == 0, capsys.readouterr().err
-    study = read_study(tmp_path / "study")
-    cases = read_key(study).cases.values()
+            write_phantom(phantom, phantom_paths(Path(kind) / f"p{number}.nii.gz"), overwrite=False)
+    create, *others = example_of_the_readme()
+    create += ["--models", "modelled", "--practice", "0", "--organs", "liver", "kidney"]
+    assert main(create) == 0, capsys.readouterr().err
+    cases = read_key(read_study(Path("study"))).cases.values()
     assert sorted((case.kind, case.organ) for case in cases) == sorted(
-        (kind, organ) for kind in ("real", "synthetic") for organ in ORGAN_LABELS
+        (kind, organ) for kind in ("real", "synthetic") for organ in ("liver", "kidney")
     )
     assert {case.sidecar["model"]["id"] for case in cases if case.sidecar} == {"modelled"}
     for reader in ("R1", "R2"):
-        read_some(tmp_path / "study" / READERS / reader, reader)
-    assert main(["study", "merge", str(tmp_path / "study")]) == 0
-    assert "8 answers of 2 readers" in capsys.readouterr().out
-    # Made once: a second study takes the tumors that are there.
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "made").iterdir()}
-    words[3] = str(tmp_path / "second")
-    assert main(words) == 0
-    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "made").iterdir()}
+        read_some(Path("study") / READERS / reader, reader)
+    for words in others:
+        assert main(words) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "R2         5 of 5 cases" in said
+    assert "10 answers of 2 readers" in said
+    # Made once: another study takes the tumors that are there.
+    made = {path: path.stat().st_mtime_ns for path in Path("made").iterdir()}
+    create[create.index("--out") + 1] = "second"
+    assert main(create) == 0
+    assert made == {path: path.stat().st_mtime_ns for path in Path("made").iterdir()}
 
 
 @pytest.mark.parametrize(
