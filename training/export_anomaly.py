@@ -59,7 +59,7 @@ def export(settings: Export) -> dict[str, Any]:
         ModelError: if the card is not valid or the folder exists.
     """
     runs = {
-        name: _read_run(folder)
+        name: read_run(folder)
         for name, folder in (("unet", settings.diffusion), ("classifier", settings.classifier))
     }
     sets = {name: read_slice_set(run.data / "train") for name, run in runs.items()}
@@ -92,7 +92,7 @@ def export(settings: Export) -> dict[str, Any]:
             "seed": run.config["seed"],
             "slices": len(sets[name]),
             "patients": len(sets[name].patients),
-            "slice_set": _origin(sets[name]),
+            "slice_set": origin(sets[name]),
         }
         for name, run in runs.items()
     }
@@ -124,7 +124,7 @@ def described(made_for: SliceFormat) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class Run:
     """What an export takes from a run folder."""
 
     config: dict[str, Any]
@@ -137,20 +137,20 @@ class _Run:
         return Path(self.config["data"]["folder"])
 
 
-def _size(kind: type[SizeT], run: _Run) -> SizeT:
+def _size(kind: type[SizeT], run: Run) -> SizeT:
     """Shape of a network as its run's config.json says it."""
     stored = run.config["network"]
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
 
 
-def _read_run(folder: Path) -> _Run:
+def read_run(folder: Path) -> Run:
     """Configuration and averaged weights of a run."""
     stored = read_checkpoint_file(folder / CHECKPOINT_NAME)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return _Run(config, stored["ema"], int(stored["samples"]))
+    return Run(config, stored["ema"], int(stored["samples"]))
 
 
-def _origin(slices: SliceSet) -> dict[str, Any]:
+def origin(slices: SliceSet) -> dict[str, Any]:
     """Where a slice set comes from, without what the card says elsewhere."""
     return {key: value for key, value in slices.settings.items() if key != "format"}
 

@@ -39,11 +39,19 @@ class SliceBatches:
         train: the set that is learned from.
         validation: the set that is looked at on the way; of the same format.
         settings: how slices are drawn and varied.
+        both_kinds: whether healthy and diseased slices are needed.
 
     Raises: ValueError: if there is only one kind of slices to train on, or the sets do not fit together.
     """
 
-    def __init__(self, train: SliceSet, validation: SliceSet, settings: SliceData) -> None:
+    def __init__(
+        self,
+        train: SliceSet,
+        validation: SliceSet,
+        settings: SliceData,
+        *,
+        both_kinds: bool = True,
+    ) -> None:
         if train.format != validation.format:
             raise ValueError(
                 f"{train.folder} and {validation.folder} were prepared differently. Draw both with the same "
@@ -51,7 +59,7 @@ class SliceBatches:
             )
         self.train, self.validation, self.settings = train, validation, settings
         self.by_class = [np.flatnonzero(train.diseased == kind) for kind in (False, True)]
-        if not all(len(indices) for indices in self.by_class):
+        if both_kinds and not all(len(indices) for indices in self.by_class):
             healthy, diseased = (len(indices) for indices in self.by_class)
             raise ValueError(
                 f"{train.folder} has {healthy} healthy and {diseased} diseased slices; both kinds are needed. "

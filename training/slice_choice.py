@@ -33,6 +33,9 @@ class Rules:
     least_contrast: float = limited(0.0, 0, 2)
     """Paper A leaves diseased slices out of training whose tumor and organ differ by less than 0.1 of the intensity
     range on average; 0 keeps all.  It reads the masks, so it goes beyond image labels."""
+    every: int = limited(0, 0, 1000, "slices")
+    """Take every n-th slice of the span that shows the organ, whatever else it shows (Alshenoudy et al.: 5); 0 chooses
+    by the rules above."""
     look_alike_share: float = limited(0.6, 0, 1)
     """Phantoms: share of the slices, of both labels alike, that are taken from those with healthy look-alikes."""
     seed: int = limited(0, 0, 2**31)
@@ -84,6 +87,10 @@ def patient_slices(
 
     rng = np.random.default_rng([rules.seed, *patient.name.encode()])
     half = max(1, rules.per_patient // 2)
+    if rules.every:
+        steps = (np.array(stack.indices) - (span or (0,))[0]) % rules.every
+        rows = np.flatnonzero(shown & (steps == 0))[: rules.per_patient]
+        return _joined(patient, stack, rows, any_tumor, tumor) if len(rows) else None
     chosen = _choose(rng, diseased, similar, half, rules.look_alike_share)
     # Without any tumor in the patient, the healthy slices make up for those of the others.
     wanted = max(1, len(chosen) // 2) if any_tumor.any() else max(2, surplus)
@@ -92,14 +99,26 @@ def patient_slices(
     if not chosen:
         return None
     rows = np.sort(np.array(chosen))
-    marks = patient.look_alikes
+    return _joined(patient, stack, rows, diseased, tumor)
+
+
+def _joined(
+    patient: Patient,
+    stack: SliceStack,
+    rows: NDArray[np.integer],
+    diseased: NDArray[np.bool_],
+    tumor: NDArray[np.bool_],
+) -> PatientSlices:
+    """Some rows of the stack, with all that is known of them."""
+    marks, labels = patient.look_alikes, patient.labels
     return PatientSlices(
-        images[rows],
+        stack.images[rows],
         diseased[rows],
         np.array(stack.indices)[rows],
         stack.organ[rows],
         tumor[rows],
         np.zeros(tumor[rows].shape, np.uint8) if marks is None else _carried(stack, marks)[rows],
+        None if labels is None else _carried(stack, labels)[rows],
     )
 
 

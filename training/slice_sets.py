@@ -10,6 +10,8 @@ finished; a set can be read while it grows.
     organ.npy        bool (n, H, W)        for the evaluation only, as are the next two:
     tumor.npy        bool (n, H, W)
     look_alikes.npy  uint8 (n, H, W)       healthy dark things of a phantom, else 0
+    labels.npy       uint8 (n, H, W)       parts of the tumor (brain: 1 edema, 2 necrotic core, 3 enhancing; else 1);
+                                           for segmentation learned from few slices
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ SET_FILE = "set.json"
 SPLITS = ("train", "validation", "test")
 _PER_SLICE = {"diseased": "?", "patient": "<i4", "position": "<i4"}
 _PER_PIXEL = {"organ": "?", "tumor": "?", "look_alikes": "|u1"}
+_LABELS = "labels"  # sets of the first version of the program have none
 
 
 class SliceSetError(ValueError):
@@ -89,6 +92,12 @@ class SliceSet:
         arrays = [_opened(self.folder, name)[: len(self)] for name in _PER_PIXEL]
         return Truth(*arrays)
 
+    def labels(self) -> NDArray[np.uint8]:
+        """Parts of the tumor, uint8 (n, H, W), memory-mapped; where a set has none, all tumor is 1."""
+        if (self.folder / f"{_LABELS}.npy").is_file():
+            return _opened(self.folder, _LABELS)[: len(self)]
+        return _opened(self.folder, "tumor")[: len(self)].astype(np.uint8)
+
 
 def read_slice_set(folder: Path) -> SliceSet:
     """Open a set, finished or still growing.
@@ -142,6 +151,7 @@ class PatientSlices:
         position: int (n,).
         organ, tumor: bool (n, H, W).
         look_alikes: uint8 (n, H, W).
+        labels: parts of the tumor, uint8 (n, H, W); None: all tumor is 1.
     """
 
     images: NDArray[np.float32]
@@ -150,6 +160,7 @@ class PatientSlices:
     organ: NDArray[np.bool_]
     tumor: NDArray[np.bool_]
     look_alikes: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None = None
 
 
 class SliceSetWriter:
@@ -201,7 +212,7 @@ class SliceSetWriter:
             self._create("images", "<f2", (capacity, channels, size, size))
             for name, kind in _PER_SLICE.items():
                 self._create(name, kind, (capacity,))
-            for name, kind in _PER_PIXEL.items():
+            for name, kind in {**_PER_PIXEL, _LABELS: "|u1"}.items():
                 self._create(name, kind, (capacity, size, size))
             self._save()
 
@@ -243,6 +254,8 @@ class SliceSetWriter:
                 "tumor": slices.tumor,
                 "look_alikes": slices.look_alikes,
             }
+            if (self.folder / f"{_LABELS}.npy").is_file():
+                rows[_LABELS] = slices.tumor if slices.labels is None else slices.labels
             for array, values in rows.items():
                 stored = np.load(self.folder / f"{array}.npy", mmap_mode="r+")
                 stored[first:last] = values
@@ -256,8 +269,9 @@ class SliceSetWriter:
 
     def finish(self) -> None:
         """Cut the files to what was filled, and say that the set is complete."""
-        for name in ("images", *_PER_SLICE, *_PER_PIXEL):
-            _shorten(self.folder / f"{name}.npy", self.count)
+        for name in ("images", *_PER_SLICE, *_PER_PIXEL, _LABELS):
+            if (self.folder / f"{name}.npy").is_file():
+                _shorten(self.folder / f"{name}.npy", self.count)
         self._facts["complete"] = True
         self._save()
 

@@ -45,6 +45,7 @@ class Patient:
         organ: bool (I, J, K), tumors included; of a head the brain.
         tumor: bool (I, J, K).
         look_alikes: uint8 (I, J, K), or None.
+        labels: parts of the tumor, uint8 (I, J, K), or None; brain: 1 edema, 2 necrotic core, 3 enhancing.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Patient:
     organ: NDArray[np.bool_]
     tumor: NDArray[np.bool_]
     look_alikes: NDArray[np.uint8] | None = None
+    labels: NDArray[np.uint8] | None = None
 
 
 def split_seeds(split: str) -> Sequence[int]:
@@ -118,7 +120,13 @@ def phantom_head(seed: int) -> Patient:
                 raise
             tumors -= 1
     return Patient(
-        f"head-{seed}", made.images, made.grid, made.brain, made.tumors > 0, made.look_alikes
+        f"head-{seed}",
+        made.images,
+        made.grid,
+        made.brain,
+        made.tumors > 0,
+        made.look_alikes,
+        made.tumors,
     )
 
 
@@ -197,7 +205,11 @@ def brats_patient(name: str, files: Mapping[str, Path], labels: Path) -> Patient
     images = {sequence: volume.array for sequence, volume in volumes.items()}
     tumor = segmentation.array > 0
     brain = np.any([image > 0 for image in images.values()], axis=0) | tumor
-    return Patient(name, images, grid, brain, tumor)
+    # BraTS: 1 necrotic core, 2 edema, 4 (lately 3) enhancing; ours as Alshenoudy et al. number them.
+    parts = np.select(
+        [segmentation.array == value for value in (1, 2, 3, 4)], [2, 1, 3, 3], 0
+    ).astype(np.uint8)
+    return Patient(name, images, grid, brain, tumor, labels=parts)
 
 
 def split_patients(

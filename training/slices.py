@@ -59,6 +59,11 @@ class Format:
     """Size of a pixel."""
     window_hu: tuple[float, float] = (-20.0, 180.0)
     """CT: HU that become 0 and 1."""
+    scaled_by: Literal["volume", "slice", "together"] = "volume"
+    """MR: minimum and maximum are those of each sequence in the volume, in each slice, or of all sequences of a slice
+    together (Alshenoudy et al.)."""
+    signed: bool = False
+    """MR: values from -1 to 1 (Alshenoudy et al.) instead of 0 to 1."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -74,8 +79,11 @@ class Format:
         return SliceFormat(
             self.image_size,
             (self.spacing_mm, self.spacing_mm),
+            intensity_range=(-1.0, 1.0) if self.signed else (0.0, 1.0),
             channel_order=("t1", "t1c", "t2", "flair"),
             modality="MR",
+            percentiles=(0.0, 100.0) if self.scaled_by == "together" else (1.0, 99.0),
+            scaled_by=self.scaled_by,
         )
 
 
@@ -235,6 +243,12 @@ def _stated(wishes: Phantoms | Scans | Brats) -> dict[str, Any]:
     """The wishes, JSON-ready, without the folder that may be moved."""
     stated = dataclasses.asdict(wishes)
     del stated["out"]
+    # What did not exist when older sets were drawn is stated only where it is used, so that these can be continued.
+    for part, later in (("rules", ("every",)), ("format", ("scaled_by", "signed"))):
+        usual = type(getattr(wishes, part))()
+        for name in later:
+            if stated[part][name] == getattr(usual, name):
+                del stated[part][name]
     if "data" in stated:
         stated["data"] = stated["data"].name
     if isinstance(wishes, Phantoms):

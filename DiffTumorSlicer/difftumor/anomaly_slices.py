@@ -155,9 +155,12 @@ def prepare_mr(
     for index, crop in zip(layout.indices, layout.crops, strict=True):
         channels = []
         of_slice = list(scalers)
+        box = slice_box(grid, layout.axis, index)
+        if facts.scaled_by == "together":
+            together = np.concatenate([image[box].ravel() for image in chosen])
+            of_slice = [value_range(together, facts.percentiles) or scalers[0]] * len(chosen)
         for c, image in enumerate(chosen):
             if facts.scaled_by == "slice":
-                box = slice_box(grid, layout.axis, index)
                 # A slice of one value keeps the scale of the volume and is left out below.
                 of_slice[c] = value_range(image[box][brain[box]], facts.percentiles) or scalers[c]
             first, last = of_slice[c]

@@ -53,7 +53,8 @@ class SliceFormat:
             "field" of the image (published MR models). None: "slice" for CT, "volume" for MR.
         transposed: rows and columns swapped, as arrays read with nibabel lie (published MR models).
         percentiles: MR values outside are clipped before the min-max.
-        scaled_by: MR minimum and maximum of each sequence are those of the "volume" or of each "slice".
+        scaled_by: MR minimum and maximum of each sequence are those of the "volume" or of each "slice"; "together":
+            of all sequences of a slice (Alshenoudy et al.), background included.
     """
 
     image_size: int
@@ -65,7 +66,7 @@ class SliceFormat:
     centred: Literal["slice", "volume", "field"] | None = None
     transposed: bool = False
     percentiles: tuple[float, float] = (1.0, 99.0)
-    scaled_by: Literal["volume", "slice"] = "volume"
+    scaled_by: Literal["volume", "slice", "together"] = "volume"
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any], image_size: int) -> SliceFormat:

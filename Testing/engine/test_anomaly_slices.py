@@ -294,6 +294,26 @@ def test_each_slice_can_be_scaled_by_itself_as_published():
     )
 
 
+def test_all_sequences_of_a_slice_can_be_scaled_together_as_in_paper_b():
+    """One minimum and maximum for the slice of all sequences, background included, then 2 v - 1."""
+    grid = GRIDS["upright"]
+    images, brain = a_head(grid)
+    images = {
+        name: np.where(brain, image, 0) * (n + 1) for n, (name, image) in enumerate(images.items())
+    }
+    facts = replace(MR, scaled_by="together", percentiles=(0.0, 100.0), intensity_range=(-1.0, 1.0))
+    stack = prepare_mr(images, grid, brain, facts)
+    for row, index in enumerate(stack.indices):
+        whole = np.stack([image[..., index] for image in images.values()])
+        factor = (whole.max() - whole.min()) / 2
+        assert stack.units[row] == pytest.approx([factor] * 4)
+        assert stack.images[row].min() == -1
+        assert stack.images[row].max() <= 1
+    peaks = sorted(stack.images.max(axis=(0, 2, 3)))
+    assert peaks[-1] > 0.8  # of the brightest sequence
+    assert peaks[0] < 0
+
+
 def test_skull_stripped_images_need_no_mask_and_others_are_told_what_makes_one():
     grid = GRIDS["oblique"]
     images, brain = a_head(grid)

@@ -86,6 +86,32 @@ def test_masks_lie_where_the_image_shows_them():
     assert 12 <= (found.look_alikes[row] > 0).sum() <= 20  # 64 mm2 of 4 mm2 pixels
 
 
+def test_every_third_slice_is_taken_whatever_it_shows():
+    found = patient_slices(ball_patient(), CT, replace(ALL, every=3), span=(2, 12))
+    assert found.position.tolist() == [2, 5, 8]
+    shown = ball_patient().tumor.any(axis=(0, 1))
+    assert found.diseased.tolist() == [bool(shown[k]) for k in (2, 5, 8)]
+    fewer = patient_slices(ball_patient(), CT, replace(ALL, every=3, per_patient=2), span=(2, 12))
+    assert fewer.position.tolist() == [2, 5]
+    assert patient_slices(ball_patient(), CT, replace(ALL, every=3), span=(0, 2)) is None
+
+
+def test_parts_of_the_tumor_are_kept_and_older_sets_have_one(tmp_path: Path):
+    patient = ball_patient()
+    i, j, k = np.indices(patient.grid.shape)
+    core = (i - 22) ** 2 + (j - 35) ** 2 + (2 * (k - 5)) ** 2 <= 16
+    patient = replace(patient, labels=np.where(core, 3, patient.tumor).astype(np.uint8))
+    growing = SliceSetWriter(tmp_path, "train", CT, {}, 20)
+    growing.add("a", patient_slices(patient, CT, ALL))
+    growing.finish()
+    stored = read_slice_set(tmp_path)
+    labels = stored.labels()
+    assert set(np.unique(labels)) == {0, 1, 3}
+    assert np.array_equal(labels > 0, stored.truth().tumor)
+    (tmp_path / "labels.npy").unlink()
+    assert np.array_equal(read_slice_set(tmp_path).labels(), stored.truth().tumor)
+
+
 def test_paper_a_leaves_out_faint_lesions():
     loud = replace(ALL, least_contrast=0.1)
     assert patient_slices(ball_patient(), CT, loud).diseased.any()
