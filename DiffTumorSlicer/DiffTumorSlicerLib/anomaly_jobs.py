@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from difftumor.parameters import AnomalyParameters, to_dict
-from difftumor.provenance import describe
 from DiffTumorSlicerLib.anomaly_results import HeatMap, add_map, live_map_of
 from DiffTumorSlicerLib.anomaly_wishes import PANEL, TASK, AnomalyWish
+from DiffTumorSlicerLib.job_inputs import image_facts, segment_facts, sidecar, watch
 from DiffTumorSlicerLib.jobs import Answer, Arrays, Job, Outcome
 from DiffTumorSlicerLib.slice_ranges import normal_axis
 from DiffTumorSlicerLib.translation import tr as _
-from DiffTumorSlicerLib.volume_nodes import changed_since, volume_array
+from DiffTumorSlicerLib.volume_nodes import volume_array
 from DiffTumorSlicerLib.wording import in_panel_words
 
 HEALTHY = "healthy_"  # and the name of the image: an array of the answer
@@ -64,7 +64,7 @@ def anomaly_job(scene: Any, asked: AnomalyWish, *, live: bool = False) -> Job:
 
     requests = [("", _request(asked, asked.parameters))]
     return Job(
-        PANEL, TASK, requests, show, _arrays(asked), _watch(scene, asked), of_scene=True, keep=keep
+        PANEL, TASK, requests, show, _arrays(asked), _gone(scene, asked), of_scene=True, keep=keep
     )
 
 
@@ -108,7 +108,7 @@ def sweep_job(scene: Any, asked: AnomalyWish, packs: Sequence[AnomalyParameters]
         requests,
         collect,
         _arrays(asked),
-        _watch(scene, asked),
+        _gone(scene, asked),
         of_scene=True,
         keep=keep,
     )
@@ -136,26 +136,8 @@ def _arrays(asked: AnomalyWish) -> Callable[[], Arrays]:
     return lambda: arrays
 
 
-def _watch(scene: Any, asked: AnomalyWish) -> Callable[[], str]:
-    """A function that tells when the nodes of a job are not what they were."""
-    watched = [(n, n.GetID(), n.GetName(), changed_since(n)) for n in asked.images.values()]
-
-    def gone() -> str:
-        for node, node_id, name, mark in watched:
-            # By identity: after a scene was closed another node can have the same id.
-            if scene.GetNodeByID(node_id) is not node:
-                return _(
-                    '"{name}" was removed from the scene while the map was being made, so there is nothing '
-                    "to show it over. Choose a volume and press Make the map again."
-                ).format(name=name)
-            if changed_since(node) != mark:
-                return _(
-                    'The voxels of "{name}" were changed while the map was being made, so it was left out. '
-                    "Press Make the map again."
-                ).format(name=name)
-        return ""
-
-    return gone
+def _gone(scene: Any, asked: AnomalyWish) -> Callable[[], str]:
+    return watch(scene, asked.images.values(), _("Make the map"))
 
 
 def _heat(asked: AnomalyWish, pack: AnomalyParameters, answer: Answer) -> HeatMap:
@@ -184,36 +166,16 @@ def _sidecar(asked: AnomalyWish, pack: AnomalyParameters, facts: dict[str, Any])
     """How a map was made."""
     hashes = facts.get("sha256", {})
     inputs = {
-        name: {
-            "name": node.GetName(),
-            "path": _stored_path(node),
-            "sha256": hashes.get(f"image_{name}") or hashes.get(name),
-            "shape": list(asked.grid.shape),
-            "spacing_mm": np.round(asked.grid.spacing, 4).tolist(),
-        }
+        name: image_facts(node, asked.grid, hashes.get(f"image_{name}") or hashes.get(name))
         for name, node in asked.images.items()
     }
     if asked.area is not None:
-        inputs["organ"] = {
-            "name": asked.area.GetName(),
-            "path": _stored_path(asked.area),
-            "segment": asked.segment_id,
-            "label": None,
-            "sha256": hashes.get("organ"),
-        }
+        inputs["organ"] = segment_facts(asked.area, asked.segment_id, hashes.get("organ"))
     told = ("box", "slices", "settings", "probability", "lesions", "notes", "unfinished")
     result = {name: facts[name] for name in told if name in facts}
     result["output_sha256"] = hashes.get("output")
     result["organs"] = list(asked.model.organs)
-    sidecar = describe(TASK, to_dict(pack), inputs, facts["model"], result, facts["device"])
-    sidecar["versions"] = facts.get("versions", sidecar["versions"])  # of the Python that computed
-    return sidecar
-
-
-def _stored_path(node: Any) -> str:
-    """The file that a node was read from or saved to, or ""."""
-    storage = node.GetStorageNode()
-    return str(storage.GetFullNameFromFileName() or "") if storage is not None else ""
+    return sidecar(TASK, to_dict(pack), inputs, result, facts)
 
 
 def _outcome(node: Any, heat: HeatMap, facts: dict[str, Any], live: bool) -> Outcome:

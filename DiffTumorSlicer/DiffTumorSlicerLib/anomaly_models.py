@@ -12,9 +12,6 @@ from difftumor import models
 from difftumor.models import ModelError
 from difftumor.parameters import ANOMALY_RECOMMENDED
 from difftumor.sequences import canonical
-from DiffTumorSlicerLib.jobs import SessionError
-from DiffTumorSlicerLib.translation import tr as _
-from DiffTumorSlicerLib.wording import in_panel_words
 
 TASK = "anomaly"
 MR = "MR"
@@ -96,34 +93,6 @@ def model_facts(model: str, rows: list[dict[str, Any]] | None = None) -> Anomaly
         length=int(card.get("T") or LENGTH),
         description=str(card.get("description") or ""),
     )
-
-
-def check_anomaly_model(model: str) -> None:
-    """Raises: SessionError: the model is unknown, not installed, damaged, or made for another task."""
-    row = next((row for row in models.list_models() if row["id"] == model), None)
-    if row is None:
-        if not model or not Path(model).expanduser().exists():
-            raise SessionError(
-                _('There is no model "{model}". Choose one in the Models panel.').format(
-                    model=model
-                )
-            )
-        return  # a folder by its path: the worker looks into it
-    if row["task"] != TASK:
-        raise SessionError(
-            _(
-                '"{title}" is a model for {task}, not for anomaly maps. Choose another model.'
-            ).format(title=row["title"], task=row["task"] or _("another task"))
-        )
-    if row["problem"]:
-        raise SessionError(in_panel_words(row["problem"]))
-    if not row["installed"]:
-        raise SessionError(
-            _(
-                '"{title}" is not installed. Press Download or Import in the Models panel, or choose '
-                "another model."
-            ).format(title=row["title"])
-        )
 
 
 def _known(recommended: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from difftumor.grids import Grid
 from difftumor.parameters import AnomalyParameters, from_dict, to_dict
 from difftumor.slice_layout import slice_axis
 from DiffTumorSlicerLib.anomaly_inputs import check_images
-from DiffTumorSlicerLib.anomaly_models import AnomalyModel, check_anomaly_model, model_facts
+from DiffTumorSlicerLib.anomaly_models import AnomalyModel, model_facts
 from DiffTumorSlicerLib.host import Host
 from DiffTumorSlicerLib.jobs import SessionError
+from DiffTumorSlicerLib.model_choice import check_model
 from DiffTumorSlicerLib.room import check_free
-from DiffTumorSlicerLib.segments import organ_mask
+from DiffTumorSlicerLib.segments import only_segment, organ_mask
 from DiffTumorSlicerLib.slice_ranges import organ_slices
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import volume_array, volume_grid
@@ -105,7 +106,7 @@ def anomaly_wish(
         raise SessionError(
             _("This cannot be done: {error}. Change it in the panel.").format(error=error)
         ) from error
-    check_anomaly_model(asked.model)
+    check_model(asked.model, TASK, _("anomaly maps"))
     model = model_facts(asked.model)
     given = dict(images) if isinstance(images, Mapping) else {model.channels[0]: images}
     check_images(given, model)
@@ -118,7 +119,7 @@ def anomaly_wish(
                 '"{name}" has no slices to look at. Load the whole series, or choose another image.'
             ).format(name=first.GetName())
         )
-    segment = segment_id or _only_segment(area_node)
+    segment = segment_id or only_segment(area_node)
     organ = organ_mask(area_node, segment, first) if area_node is not None else None
     wish = AnomalyWish(asked, model, wanted, grid, organ, area_node, segment, device, into)
     _check_slices(wish)
@@ -162,27 +163,6 @@ def sweep_of(
         raise SessionError(
             _("This cannot be done: {error}. Change it in the panel.").format(error=error)
         ) from error
-
-
-def _only_segment(area_node: Any | None) -> str:
-    """The segment where there is no choice."""
-    if area_node is None:
-        return ""
-    segmentation = area_node.GetSegmentation()
-    if segmentation.GetNumberOfSegments() == 1:
-        return str(segmentation.GetNthSegmentID(0))
-    if segmentation.GetNumberOfSegments() == 0:
-        raise SessionError(
-            _(
-                '"{name}" has no segments. Segment the organ or the brain, or choose another '
-                "segmentation."
-            ).format(name=area_node.GetName())
-        )
-    raise SessionError(
-        _('"{name}" has several segments. Choose the one that the map shall be made in.').format(
-            name=area_node.GetName()
-        )
-    )
 
 
 def _check_slices(wish: AnomalyWish) -> None:

@@ -1,12 +1,16 @@
-"""Which models can make the tumor that is asked for, and which of them is offered first."""
+"""Which models can do what is asked for, and which of them is offered first."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from difftumor import models
 from difftumor.models import ModelError
 from difftumor.parameters import MODELLED
+from DiffTumorSlicerLib.jobs import SessionError
+from DiffTumorSlicerLib.translation import tr as _
+from DiffTumorSlicerLib.wording import in_panel_words
 
 ONE_BY_ONE_UP_TO = 10  # models with so few steps take them all; `steps` means nothing to them
 
@@ -42,6 +46,42 @@ def takes_steps(model: str) -> bool:
 def is_modelled(model: str) -> bool:
     """Whether it is the baseline without a network, which has a rim of its own and no other settings."""
     return model == MODELLED
+
+
+def check_model(model: str, task: str, purpose: str) -> None:
+    """Look before a job starts whether its model can be used.
+
+    Args:
+        model: id, or the path of a file or folder.
+        task: what it has to be made for, as the registry names it.
+        purpose: the same in words.
+
+    Raises: SessionError: unknown, not installed, damaged, or made for another task.
+    """
+    row = next((row for row in models.list_models() if row["id"] == model), None)
+    if row is None:
+        if not model or not Path(model).expanduser().exists():
+            raise SessionError(
+                _('There is no model "{model}". Choose one in the Models panel.').format(
+                    model=model
+                )
+            )
+        return  # a file or folder by its path: the worker looks into it
+    if row["task"] != task:
+        raise SessionError(
+            _('"{title}" is a model for {task}, not for {purpose}. Choose another model.').format(
+                title=row["title"], task=row["task"] or _("another task"), purpose=purpose
+            )
+        )
+    if row["problem"]:
+        raise SessionError(in_panel_words(row["problem"]))
+    if not row["installed"]:
+        raise SessionError(
+            _(
+                '"{title}" is not installed. Press Download or Import in the Models panel, or choose '
+                "another model."
+            ).format(title=row["title"])
+        )
 
 
 def _fits(row: Row, organ: str, size: str) -> bool:

@@ -84,6 +84,29 @@ def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDA
     return found
 
 
+def only_segment(segmentation_node: Any | None) -> str:
+    """Id of the segment where there is no choice; "" without a segmentation.
+
+    Raises: SceneError: there is no segment, or a choice.
+    """
+    if segmentation_node is None:
+        return ""
+    segmentation = segmentation_node.GetSegmentation()
+    if segmentation.GetNumberOfSegments() == 1:
+        return str(segmentation.GetNthSegmentID(0))
+    if segmentation.GetNumberOfSegments() == 0:
+        raise SceneError(
+            _(
+                '"{name}" has no segments. Segment the organ, or choose another segmentation.'
+            ).format(name=segmentation_node.GetName())
+        )
+    raise SceneError(
+        _('"{name}" has several segments. Choose the one that is meant.').format(
+            name=segmentation_node.GetName()
+        )
+    )
+
+
 def _occupied(mask: NDArray[np.bool_]) -> Box | None:
     """The box around a mask; None if it is empty."""
     spans = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]

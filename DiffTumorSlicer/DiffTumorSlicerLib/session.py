@@ -27,6 +27,7 @@ from DiffTumorSlicerLib.anomaly_wishes import anomaly_wish, check_anomaly_room, 
 from DiffTumorSlicerLib.host import Host
 from DiffTumorSlicerLib.job_states import REPLACED, Board, JobState
 from DiffTumorSlicerLib.jobs import Answer, BridgeLike, Job, Outcome, SessionError, WorkerJobs
+from DiffTumorSlicerLib.model_choice import check_model
 from DiffTumorSlicerLib.model_jobs import (
     PANEL as MODELS,
 )
@@ -39,7 +40,7 @@ from DiffTumorSlicerLib.model_jobs import (
     verify_work,
 )
 from DiffTumorSlicerLib.synthesis_jobs import synthesis_job
-from DiffTumorSlicerLib.synthesis_wishes import PANEL, check_model, check_room, wish
+from DiffTumorSlicerLib.synthesis_wishes import PANEL, check_room, wish
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.wording import doctor_line
 
@@ -239,7 +240,8 @@ class Session:
             into=into,
             device=device,
         )
-        check_model(asked.parameters.model)
+        if asked.parameters.model != MODELLED:
+            check_model(asked.parameters.model, PANEL, _("tumor synthesis"))
         check_room(asked, self.host, warm=asked.parameters.model == self._warm_model)
         self._wanted_model = asked.parameters.model
         return self.start(synthesis_job(self.scene, asked, seeds))

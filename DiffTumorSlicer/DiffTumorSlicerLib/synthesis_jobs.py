@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 
 from difftumor.parameters import SynthesisParameters, to_dict
-from difftumor.provenance import describe
+from DiffTumorSlicerLib.job_inputs import image_facts, segment_facts, sidecar, watch
 from DiffTumorSlicerLib.jobs import Answer, Job, Outcome
 from DiffTumorSlicerLib.results import (
     VARIANT_NAME,
@@ -23,7 +23,7 @@ from DiffTumorSlicerLib.results import (
 )
 from DiffTumorSlicerLib.synthesis_wishes import PANEL, TASK, Wish
 from DiffTumorSlicerLib.translation import tr as _
-from DiffTumorSlicerLib.volume_nodes import changed_since, volume_array
+from DiffTumorSlicerLib.volume_nodes import volume_array
 from DiffTumorSlicerLib.wording import in_panel_words
 
 
@@ -59,59 +59,22 @@ def synthesis_job(scene: Any, asked: Wish, seeds: Sequence[int] = ()) -> Job:
         node = add_tumor(scene, asked.source, tumors[0], into=asked.into)
         return _outcome(scene, [node], tumors)
 
-    return Job(PANEL, TASK, requests, finish, lambda: arrays, _watch(scene, asked), of_scene=True)
-
-
-def _watch(scene: Any, asked: Wish) -> Callable[[], str]:
-    """A function that tells when the nodes of a job are not what they were."""
-    source, name = asked.source, asked.source.GetName()
-    node_id, mark = source.GetID(), changed_since(source)
-
-    def gone() -> str:
-        # By identity: after a scene was closed another node can have the same id.
-        if scene.GetNodeByID(node_id) is not source:
-            return _(
-                '"{name}" was removed from the scene while the tumor was being made, so there is nothing '
-                "to show it in. Choose a volume and press Synthesize again."
-            ).format(name=name)
-        if changed_since(source) != mark:
-            return _(
-                'The voxels of "{name}" were changed while the tumor was being made, so it was left out. '
-                "Press Synthesize again."
-            ).format(name=name)
-        return ""
-
-    return gone
+    gone = watch(scene, [asked.source], _("Synthesize"))
+    return Job(PANEL, TASK, requests, finish, lambda: arrays, gone, of_scene=True)
 
 
 def _tumor(asked: Wish, parameters: SynthesisParameters, answer: Answer) -> Tumor:
     """The answer of the worker as a tumor with its side-car."""
     facts = answer.metadata
     hashes = facts.get("sha256", {})
-    inputs = {
-        "scan": {
-            "name": asked.source.GetName(),
-            "path": _stored_path(asked.source),
-            "sha256": hashes.get("scan"),
-            "shape": list(asked.grid.shape),
-            "spacing_mm": np.round(asked.grid.spacing, 4).tolist(),
-        }
-    }
+    inputs = {"scan": image_facts(asked.source, asked.grid, hashes.get("scan"))}
     if asked.segmentation is not None:
-        inputs["organ"] = {
-            "name": asked.segmentation.GetName(),
-            "path": _stored_path(asked.segmentation),
-            "segment": asked.segment_id,
-            "label": None,
-            "sha256": hashes.get("organ"),
-        }
+        inputs["organ"] = segment_facts(asked.segmentation, asked.segment_id, hashes.get("organ"))
     result = {
         "output_sha256": hashes.get("output"),
         "lesions": facts["lesions"],
         "notes": facts["notes"],
     }
-    sidecar = describe(TASK, to_dict(parameters), inputs, facts["model"], result, facts["device"])
-    sidecar["versions"] = facts.get("versions", sidecar["versions"])  # of the Python that computed
     i, j, k = (slice(start, stop) for start, stop in facts["box"])
     return Tumor(
         (i, j, k),
@@ -119,14 +82,8 @@ def _tumor(asked: Wish, parameters: SynthesisParameters, answer: Answer) -> Tumo
         answer.arrays["mask"].astype(bool),
         len(facts["lesions"]),
         parameters.organ,
-        sidecar,
+        sidecar(TASK, to_dict(parameters), inputs, result, facts),
     )
-
-
-def _stored_path(node: Any) -> str:
-    """The file that a node was read from or saved to, or ""."""
-    storage = node.GetStorageNode()
-    return str(storage.GetFullNameFromFileName() or "") if storage is not None else ""
 
 
 def _show_variants(scene: Any, asked: Wish, tumors: list[Tumor]) -> Outcome:

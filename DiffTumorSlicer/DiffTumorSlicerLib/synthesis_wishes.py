@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor import models
 from difftumor.ellipsoids import ellipsoid_box, ellipsoid_mask
 from difftumor.grids import Grid
 from difftumor.parameters import MODELLED, SynthesisParameters, from_dict, to_dict
@@ -23,7 +21,7 @@ from DiffTumorSlicerLib.results import (
     is_result,
 )
 from DiffTumorSlicerLib.room import check_free
-from DiffTumorSlicerLib.segments import organ_mask
+from DiffTumorSlicerLib.segments import only_segment, organ_mask
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import volume_array, volume_grid
 from DiffTumorSlicerLib.wording import in_panel_words
@@ -119,7 +117,7 @@ def wish(
             _('"{name}" holds no numbers. Choose the CT itself.').format(name=source.GetName())
         )
     resolved = _resolved(parameters, roi_node)
-    segment_id = segment_id or _only_segment(segmentation_node)
+    segment_id = segment_id or only_segment(segmentation_node)
     organ = organ_mask(segmentation_node, segment_id, source) if segmentation_node else None
     asked = Wish(resolved, source, into, grid, organ, segmentation_node, segment_id, device)
     _check_place(asked)
@@ -144,26 +142,6 @@ def _resolved(
         raise SessionError(
             _("This cannot be done: {error}. Change it in the panel.").format(error=error)
         ) from error
-
-
-def _only_segment(segmentation_node: Any | None) -> str:
-    """The segment where there is no choice."""
-    if segmentation_node is None:
-        return ""
-    segmentation = segmentation_node.GetSegmentation()
-    if segmentation.GetNumberOfSegments() == 1:
-        return str(segmentation.GetNthSegmentID(0))
-    if segmentation.GetNumberOfSegments() == 0:
-        raise SessionError(
-            _('"{name}" has no segments. Segment the organ, or choose no segmentation.').format(
-                name=segmentation_node.GetName()
-            )
-        )
-    raise SessionError(
-        _('"{name}" has several segments. Choose the one that is the organ.').format(
-            name=segmentation_node.GetName()
-        )
-    )
 
 
 def _check_place(asked: Wish) -> None:
@@ -200,36 +178,6 @@ def _check_place(asked: Wish) -> None:
                 "The ellipsoid lies entirely outside the organ. Move it into the organ, choose the right "
                 "segment, or switch the organ clip off."
             )
-        )
-
-
-def check_model(model: str) -> None:
-    """Raises: SessionError: the model is unknown, not installed, damaged, or made for another task."""
-    if model == MODELLED:
-        return
-    row = next((row for row in models.list_models() if row["id"] == model), None)
-    if row is None:
-        if not Path(model).expanduser().exists():
-            raise SessionError(
-                _('There is no model "{model}". Choose one in the Models panel.').format(
-                    model=model
-                )
-            )
-        return  # a file or folder by its path: the worker looks into it
-    if row["task"] != TASK:
-        raise SessionError(
-            _(
-                '"{title}" is a model for {task}, not for tumor synthesis. Choose another model.'
-            ).format(title=row["title"], task=row["task"] or _("another task"))
-        )
-    if row["problem"]:
-        raise SessionError(in_panel_words(row["problem"]))
-    if not row["installed"]:
-        raise SessionError(
-            _(
-                '"{title}" is not installed. Press Download or Import in the Models panel, or choose '
-                "another model."
-            ).format(title=row["title"])
         )
 
 

@@ -321,7 +321,7 @@ def test_voxels_changed_during_the_job_leave_the_result_out(session, bridge, sce
     bridge.answer(1)
     session.poll()
     assert session.state.kind == "failed"
-    assert "were changed while the tumor was being made" in session.state.sentence
+    assert "were changed during the computation" in session.state.sentence
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
 
 
