@@ -5,22 +5,20 @@ Files say in their names, in the side-car and in DICOM's descriptions that the t
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
+from numpy.typing import NDArray
 
-from difftumor.provenance import write_json
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.results import segmentation_of, sidecar_of
 from DiffTumorSlicerLib.segments import organ_mask
 from DiffTumorSlicerLib.translation import tr as _
-from DiffTumorSlicerLib.volume_nodes import add_volume_like, remove_node, volume_array
+from DiffTumorSlicerLib.volume_files import ExportError, mask_beside, plain_name, write_together
+from DiffTumorSlicerLib.volume_nodes import volume_array
 
-SUFFIXES = (".nii.gz", ".nrrd", ".mha")
 MARK = "SYNTHETIC"
 LONGEST_DESCRIPTION = 64  # DICOM's limit for such a text
 SERIES_NUMBERS = {"image": "9001", "segmentation": "9002"}
@@ -31,58 +29,24 @@ PATIENT_TAGS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 STUDY_TAGS = ("StudyID", "StudyDate", "StudyTime", "StudyDescription")
 
 
-class ExportError(RuntimeError):
-    """Nothing, or not everything, was written; the message says why and what to do."""
-
-
 def file_stem(node: Any) -> str:
     """Name for the files of a result, without a suffix; it always says that the image is synthetic."""
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in node.GetName())
-    name = "-".join(filter(None, name.split("-")))
+    name = plain_name(node)
     return name if "synthetic" in name.lower() else f"{name}-synthetic"
 
 
 def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
     """Write a result, its tumor mask (0 and 1) and its side-car.
 
-    The files have the volume's own geometry, without the transforms above it, as Slicer saves volumes.
-
     Args:
         scene: of the result.
         node: the result volume.
-        path: of the image; the others get its name with "-mask" and ".json". Present files are replaced.
+        path: of the image; the others get its name with "-mask" and ".json".
 
-    Returns: the files.
-    Raises: ExportError: a suffix that is not known, or a file that could not be written.
+    Returns, Raises: as `volume_files.write_together`.
     """
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
-    if not suffix:
-        raise ExportError(
-            _("{name} has no suffix that is known. Use one of {suffixes}.").format(
-                name=path.name, suffixes=", ".join(SUFFIXES)
-            )
-        )
-    stem = path.name[: -len(suffix)]
-    targets = [path, path.with_name(f"{stem}-mask{suffix}"), path.with_name(f"{stem}.json")]
-    mask = _mask_volume(scene, node)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".difftumor-") as folder:
-            parts = [Path(folder) / target.name for target in targets]
-            write_volume(scene, node, parts[0])
-            write_volume(scene, mask, parts[1])
-            write_json(sidecar_of(node), parts[2])
-            for part, target in zip(parts, targets, strict=True):
-                shutil.move(part, target)
-    except OSError as error:
-        raise ExportError(
-            _(
-                "The result could not be written to {folder} ({why}). Choose a "
-                "folder that is yours, with enough free space."
-            ).format(folder=path.parent, why=error.strerror or error)
-        ) from error
-    finally:
-        remove_node(scene, mask)
-    return targets
+    with mask_beside(scene, node, _tumor_mask(node)) as mask:
+        return write_together(scene, path, {"": node, "-mask": mask}, sidecar_of(node))
 
 
 def can_segment(node: Any) -> bool:
@@ -222,8 +186,8 @@ def _files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-def _mask_volume(scene: Any, node: Any) -> Any:
-    """All tumors of a result as one volume of 0 and 1; the caller removes it."""
+def _tumor_mask(node: Any) -> NDArray[np.uint8]:
+    """All tumors of a result, 0 and 1."""
     mask = np.zeros(volume_array(node).shape, np.uint8)
     segmentation = segmentation_of(node)
     if segmentation is not None:
@@ -232,21 +196,4 @@ def _mask_volume(scene: Any, node: Any) -> Any:
                 mask |= organ_mask(segmentation, segment_id, node).astype(np.uint8)
             except SceneError as error:
                 raise ExportError(str(error)) from error
-    volume = add_volume_like(scene, node, f"{node.GetName()} mask", mask)
-    volume.SetHideFromEditors(True)
-    return volume
-
-
-def write_volume(scene: Any, node: Any, path: Path) -> None:
-    """Write a volume with a storage node of its own, so that the scene keeps its file names."""
-    kind = (
-        "vtkMRMLNRRDStorageNode" if path.suffix == ".nrrd" else "vtkMRMLVolumeArchetypeStorageNode"
-    )
-    storage = scene.AddNewNodeByClass(kind)
-    try:
-        storage.SetFileName(str(path))
-        storage.SetUseCompression(True)
-        if not storage.WriteData(node) or not path.is_file():
-            raise OSError(_("Slicer did not write it"))
-    finally:
-        scene.RemoveNode(storage)
+    return mask

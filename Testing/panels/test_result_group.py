@@ -10,14 +10,9 @@ import slicer
 import vtk
 
 from DiffTumorSlicerLib import comparing
-from DiffTumorSlicerLib.exporting import (
-    ExportError,
-    can_segment,
-    file_stem,
-    save_dicom,
-    save_files,
-)
+from DiffTumorSlicerLib.exporting import can_segment, file_stem, save_dicom, save_files
 from DiffTumorSlicerLib.results import segmentation_of
+from DiffTumorSlicerLib.volume_files import ExportError
 from Testing.panels.bench import ends_in_next_step
 from Testing.scene.scenes import add_ct, voxels
 

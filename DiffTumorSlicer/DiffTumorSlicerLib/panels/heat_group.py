@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.anomaly_exporting import map_file_stem, save_map_files
@@ -22,7 +20,6 @@ from DiffTumorSlicerLib.anomaly_results import (
 from DiffTumorSlicerLib.anomaly_segments import automatic_threshold, segment_map
 from DiffTumorSlicerLib.comparing import SideBySide
 from DiffTumorSlicerLib.confidence import AXES
-from DiffTumorSlicerLib.exporting import ExportError
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.heat_display import (
     TABLES,
@@ -33,8 +30,8 @@ from DiffTumorSlicerLib.heat_display import (
     show_map,
     style_map,
 )
-from DiffTumorSlicerLib.panels import settings
 from DiffTumorSlicerLib.panels.curve_group import CurveGroup
+from DiffTumorSlicerLib.panels.saving import save_as
 from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, keep_narrow, quietly, say
 from DiffTumorSlicerLib.placing import pointed_position, show_position
 from DiffTumorSlicerLib.results import input_of, sidecar_of
@@ -317,25 +314,17 @@ class HeatGroup:
         node = self.map
         if node is None:
             return
-        proposed = str(Path(settings.last_folder()) / (map_file_stem(node) + suffix))
-        chosen = qt.QFileDialog.getSaveFileName(
-            self._ui.saveMapButton, _("Save the map"), proposed, f"*{suffix}"
-        )
-        if not chosen:
-            return
-        path = Path(chosen if chosen.lower().endswith(suffix) else chosen + suffix)
-        settings.set_last_folder(str(path.parent))
         asked = self._parameters.anomaly
-        try:
-            with slicer.util.WaitCursor():
-                written = save_map_files(
-                    self._scene, node, path, asked.threshold, largest=asked.largest_component
-                )
-        except (ExportError, SceneError) as error:
-            self._say(str(error))
-            return
-        names = ", ".join(file.name for file in written)
-        self._say(_("Saved in {folder}: {names}.").format(folder=path.parent, names=names))
+        save_as(
+            self._ui.saveMapButton,
+            _("Save the map"),
+            map_file_stem(node),
+            suffix,
+            lambda path: save_map_files(
+                self._scene, node, path, asked.threshold, largest=asked.largest_component
+            ),
+            self._say,
+        )
 
 
 def color_names() -> dict[str, str]:

@@ -12,22 +12,18 @@ import slicer
 from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.comparing import Blink, SideBySide, show_volume, user_composites
-from DiffTumorSlicerLib.exporting import (
-    ExportError,
-    can_segment,
-    file_stem,
-    save_dicom,
-    save_files,
-)
+from DiffTumorSlicerLib.exporting import can_segment, file_stem, save_dicom, save_files
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.history import read_history
 from DiffTumorSlicerLib.panels import settings
+from DiffTumorSlicerLib.panels.saving import save_as
 from DiffTumorSlicerLib.results import (
     VARIANTS,
     input_of,
     is_result,
     segmentation_of,
 )
+from DiffTumorSlicerLib.volume_files import ExportError
 
 Point = tuple[float, float, float]
 
@@ -243,22 +239,14 @@ class ResultGroup:
         node = self.result
         if node is None:
             return
-        proposed = str(Path(settings.last_folder()) / (file_stem(node) + suffix))
-        chosen = qt.QFileDialog.getSaveFileName(
-            self._ui.saveButton, _("Save the result"), proposed, f"*{suffix}"
+        save_as(
+            self._ui.saveButton,
+            _("Save the result"),
+            file_stem(node),
+            suffix,
+            lambda path: save_files(self._scene, node, path),
+            self._say,
         )
-        if not chosen:
-            return
-        path = Path(chosen if chosen.lower().endswith(suffix) else chosen + suffix)
-        settings.set_last_folder(str(path.parent))
-        try:
-            with slicer.util.WaitCursor():
-                written = save_files(self._scene, node, path)
-        except ExportError as error:
-            self._say(str(error))
-            return
-        names = ", ".join(file.name for file in written)
-        self._say(_("Saved in {folder}: {names}.").format(folder=path.parent, names=names))
 
     def _save_dicom(self) -> None:
         node = self.result
