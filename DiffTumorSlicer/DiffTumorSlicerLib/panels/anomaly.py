@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
 
-from difftumor.models import ModelError
 from DiffTumorSlicerLib.anomaly_jobs import Cell, show_cell
 from DiffTumorSlicerLib.anomaly_results import maps_of
 from DiffTumorSlicerLib.geometry import SceneError
-from DiffTumorSlicerLib.panels import settings, texts
+from DiffTumorSlicerLib.panels import settings
 from DiffTumorSlicerLib.panels.heat_group import HeatGroup
 from DiffTumorSlicerLib.panels.map_estimate import MapEstimate
 from DiffTumorSlicerLib.panels.map_input_group import MapInputGroup
 from DiffTumorSlicerLib.panels.map_settings_group import MapSettingsGroup
 from DiffTumorSlicerLib.panels.progress import Progress
+from DiffTumorSlicerLib.panels.run_button import RunButton
 from DiffTumorSlicerLib.panels.shortcuts import Shortcuts
+from DiffTumorSlicerLib.panels.surroundings import Surroundings
 from DiffTumorSlicerLib.panels.sweep_group import SweepGroup
-from DiffTumorSlicerLib.panels.texts import with_key
-from DiffTumorSlicerLib.panels.widgets import load_panel, say
+from DiffTumorSlicerLib.panels.widgets import say
 from DiffTumorSlicerLib.parameter_node import anomaly_request
 from DiffTumorSlicerLib.results import input_of
-from DiffTumorSlicerLib.session import SCENE_CLOSED
 from DiffTumorSlicerLib.slice_ranges import is_oblique, this_slice, turn_views, visible_slices
 from DiffTumorSlicerLib.volume_nodes import volume_grid
 
 PANEL = "anomaly"
-START_KEY = "Ctrl+Return"
-CANCEL_KEY = "Esc"
 KEYS = {
     "peakButton": "T",
     "curveButton": "U",
@@ -46,33 +42,18 @@ REWRITING = (
 class AnomalyPanel:
     """Joins its groups, and starts and follows the jobs."""
 
-    def __init__(
-        self,
-        section: Any,
-        ui_folder: Path,
-        scene: Any,
-        session: Any,
-        prepare: Callable[[], None],
-    ) -> None:
-        """Build the panel.
-
-        Args:
-            section: where it goes, a ctkCollapsibleButton.
-            ui_folder: with AnomalyPanel.ui.
-            scene: the MRML scene.
-            session: starts jobs and tells of them.
-            prepare: installs what is missing, after asking; raises SessionError if it stays missing.
-        """
+    def __init__(self, around: Surroundings) -> None:
+        scene, session = around.scene, around.session
         self._scene = scene
         self._session = session
-        self._section = section
-        self._prepare = prepare
+        self._section = around.section
+        self._requirements = around.requirements
         self._parameters: Any = None
         self._running = ""  # what kind of job runs
         self._live_wanted = False
         self._scan_id = ""  # of the scan that maps were looked for last
         self._ready_s = 0.0  # when the job had a worker with its model, and the slices began
-        self.widget, self.ui = load_panel(ui_folder, "AnomalyPanel", section, scene)
+        self.widget, self.ui = around.load("AnomalyPanel")
         ui = self.ui
         ui.moreMapGroup.collapsed = True
         ui.sweepGroup.collapsed = True
@@ -82,19 +63,21 @@ class AnomalyPanel:
         self.sweep = SweepGroup(ui, self.progress.say, self.make_sheet, self._take_cell)
         self.estimate = MapEstimate(scene)
         self.inputs = MapInputGroup(ui, scene, self.progress.say, self._model_changed)
-        ui.runButton.connect("clicked()", self.start_or_cancel)
         ui.turnViewsButton.connect("clicked()", self._turn_views)
         self._shortcuts = Shortcuts(self.widget)
-        self._add_shortcuts()
-        self._show_running("")
+        for name, key in KEYS.items():
+            self._shortcuts.add(key, getattr(ui, name))
+        self._run = RunButton(
+            ui.runButton, _("Make the map"), self._shortcuts, self.run, self.cancel
+        )
         self.refresh()
 
     # ------------------------------------------------------------------------------------ state
 
     def set_parameter_node(self, parameters: Any) -> None:
         """Follow another parameter node, or none."""
-        if parameters is None and not self.progress.said.startswith(SCENE_CLOSED):
-            self.progress.say("")  # it spoke of what is gone
+        if parameters is None:
+            self.progress.forget()
         self._parameters = parameters
         self._live_wanted = False
         for group in (self.settings, self.inputs, self.heat, self.sweep):
@@ -155,13 +138,6 @@ class AnomalyPanel:
         self._show_estimate()
 
     # ------------------------------------------------------------------------------------- jobs
-
-    def start_or_cancel(self) -> None:
-        """The one big button."""
-        if self._running in (MAP, SWEEP):
-            self.cancel()
-        else:
-            self.run()
 
     def run(self) -> None:
         """Make the map that is asked for."""
@@ -264,14 +240,14 @@ class AnomalyPanel:
             self.progress.say(missing)
             self.refresh()
             return
-        try:
-            self._prepare()
-            self._running, self._ready_s = kind, 0.0
-            request()
-        except (SceneError, ModelError, OSError) as error:
+        if not self.progress.attempt(lambda: self._send(request, kind)):
             self._show_running("")
-            self.progress.say(texts.sentence(str(error)))
             self.refresh()
+
+    def _send(self, request: Callable[[], int], kind: str) -> None:
+        self._requirements.ensure()
+        self._running, self._ready_s = kind, 0.0
+        request()
 
     # ---------------------------------------------------------------------------------- sliders
 
@@ -329,23 +305,10 @@ class AnomalyPanel:
         if self.inputs.scan is not None:
             turn_views(self._scene, self.inputs.scan)
 
-    def _add_shortcuts(self) -> None:
-        for name, key in KEYS.items():
-            self._shortcuts.add(key, getattr(self.ui, name))
-        self._shortcuts.add_function(START_KEY, self.run)
-        self._cancel_action = self._shortcuts.add_function(CANCEL_KEY, self.cancel)
-
     def _show_running(self, kind: str) -> None:
         self._running = kind
         long = kind in (MAP, SWEEP)
-        button = self.ui.runButton
-        words = (
-            with_key(_("Cancel"), CANCEL_KEY) if long else with_key(_("Make the map"), START_KEY)
-        )
-        if button.text != words:
-            button.text = words
-        # While nothing runs, Escape belongs to whatever else wants it.
-        self._cancel_action.enabled = long
+        self._run.show(long)
         self.ui.sweepButton.enabled = not long
         self.heat.busy = long
 

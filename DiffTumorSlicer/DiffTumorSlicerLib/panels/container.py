@@ -10,9 +10,9 @@ import slicer
 import vtk
 
 from DiffTumorSlicerLib.panels.anomaly import AnomalyPanel
-from DiffTumorSlicerLib.panels.machine import Requirements
 from DiffTumorSlicerLib.panels.models import ModelsPanel
 from DiffTumorSlicerLib.panels.reader_study import ReaderStudyPanel
+from DiffTumorSlicerLib.panels.surroundings import Requirements, Surroundings
 from DiffTumorSlicerLib.panels.synthesis import SynthesisPanel
 from DiffTumorSlicerLib.panels.volumes import VolumesPanel
 from DiffTumorSlicerLib.panels.widgets import quietly
@@ -51,26 +51,17 @@ class Panels:
         self._entered = False
         self._dirty = True
         ui = slicer.util.childWidgetVariables(widget)
-        self.volumes = VolumesPanel(ui.volumesSection, ui_folder, scene, session)
-        self.synthesis = SynthesisPanel(
-            ui.synthesisSection, ui_folder, scene, session, requirements.ensure
-        )
-        self.anomaly = AnomalyPanel(
-            ui.anomalySection, ui_folder, scene, session, requirements.ensure
-        )
-        self.models = ModelsPanel(
-            ui.modelsSection,
-            ui_folder,
-            scene,
-            session,
-            requirements,
-            models_changed=self._read_models,
-        )
+
+        def around(section: Any) -> Surroundings:
+            return Surroundings(section, ui_folder, scene, session, requirements)
+
+        self.volumes = VolumesPanel(around(ui.volumesSection))
+        self.synthesis = SynthesisPanel(around(ui.synthesisSection))
+        self.anomaly = AnomalyPanel(around(ui.anomalySection))
+        self.models = ModelsPanel(around(ui.modelsSection), self._read_models)
         study_section = ui.readerStudySection
         self.reader_study = ReaderStudyPanel(
-            study_section,
-            ui_folder,
-            scene,
+            around(study_section),
             others=[
                 w for n, w in vars(ui).items() if n.endswith("Section") and w is not study_section
             ],

@@ -5,29 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import qt
 from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.panels import settings
+from DiffTumorSlicerLib.panels.surroundings import Requirements
 from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, quietly, say
 
 PANEL = "doctor"
-
-
-class Requirements(Protocol):
-    """What the panels need to know of the worker's Python (`environment.WorkerPython`)."""
-
-    def problem(self) -> str:
-        """What is missing, with the remedy; "" if nothing is."""
-
-    def ensure(self) -> None:
-        """Install what is missing, after asking.  Raises: SceneError: something stays missing."""
-
-    def python(self) -> str | None:
-        """The interpreter of the worker; None for the running one."""
 
 
 class MachineGroup:

@@ -11,12 +11,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from difftumor import models
-from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.panels import settings, texts
-from DiffTumorSlicerLib.panels.machine import MachineGroup, Requirements
+from DiffTumorSlicerLib.panels.machine import MachineGroup
 from DiffTumorSlicerLib.panels.model_rows import ID_ROLE, details_of, is_pinned_only, item_of
 from DiffTumorSlicerLib.panels.progress import Progress
-from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, load_panel, quietly
+from DiffTumorSlicerLib.panels.surroundings import Surroundings
+from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, quietly
 
 PANEL = "models"
 COLUMNS = 5
@@ -28,35 +28,22 @@ MODEL_FILES = "*.pt *.pth *.ckpt *.safetensors *.json"
 class ModelsPanel:
     """The registry as a list, and what can be done with the chosen row."""
 
-    def __init__(
-        self,
-        section: Any,
-        ui_folder: Path,
-        scene: Any,
-        session: Any,
-        requirements: Requirements,
-        *,
-        models_changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, around: Surroundings, models_changed: Callable[[], None]) -> None:
         """Build the panel.
 
         Args:
-            section: where it goes, a ctkCollapsibleButton.
-            ui_folder: with ModelsPanel.ui.
-            scene: the MRML scene.
-            session: downloads, imports, verifies, removes and examines.
-            requirements: of the worker.
+            around: what it stands in.
             models_changed: called when there are other models than before.
         """
-        self._session = session
-        self._requirements = requirements
+        self._session = around.session
+        self._requirements = around.requirements
         self._models_changed = models_changed
         self._running = False
         self._rows: dict[str, dict[str, Any]] = {}
-        self.widget, self.ui = load_panel(ui_folder, "ModelsPanel", section, scene)
+        self.widget, self.ui = around.load("ModelsPanel")
         ui = self.ui
         self.progress = Progress(ui.modelsProgressBar, ui.modelsProgressLabel, ui.modelsMessage)
-        self.machine = MachineGroup(ui, session, requirements, self.progress.say)
+        self.machine = MachineGroup(ui, around.session, around.requirements, self.progress.say)
         headers = [_("Model"), _("State"), _("Size"), _("Organ"), _("Licence")]
         ui.modelsTree.setHeaderLabels(headers)
         ui.modelsTree.connect("itemSelectionChanged()", self._show_chosen)
@@ -110,7 +97,7 @@ class ModelsPanel:
         if not accepted:
             self.progress.say(_("Nothing was downloaded: the licence was not accepted."))
             return
-        self._try(lambda: self._session.download(row["id"], accept=True))
+        self.progress.attempt(lambda: self._session.download(row["id"], accept=True))
 
     def import_file(self) -> None:
         """Install a model from a file; where the content does not tell which it is, the chosen row does."""
@@ -130,7 +117,7 @@ class ModelsPanel:
             self._requirements.ensure()  # the worker looks into the file
             self._session.import_model(path, model_id=named)
 
-        self._try(start)
+        self.progress.attempt(start)
 
     def verify(self) -> None:
         """Compare the chosen model with its checksum."""
@@ -138,7 +125,7 @@ class ModelsPanel:
         if row is None or not row["installed"]:
             self.progress.say(_("Choose an installed model in the list first."))
             return
-        self._try(lambda: self._session.verify(row["id"]))
+        self.progress.attempt(lambda: self._session.verify(row["id"]))
 
     def remove(self) -> None:
         """Delete the chosen model, or forget the checksum of one that is not there, after asking."""
@@ -160,7 +147,7 @@ class ModelsPanel:
                 title=row["title"], size=texts.file_size(row["bytes"])
             )
         if slicer.util.confirmYesNoDisplay(question, windowTitle=_("Remove model")):
-            self._try(lambda: self._session.remove(row["id"], forget=forget))
+            self.progress.attempt(lambda: self._session.remove(row["id"], forget=forget))
 
     def open_folder(self) -> None:
         """Show the models folder in the file browser."""
@@ -253,10 +240,3 @@ class ModelsPanel:
 
     def _ask_to_choose(self) -> None:
         self.progress.say(_("Choose a model in the list first."))
-
-    def _try(self, action: Callable[[], Any]) -> None:
-        """Start a job, or say why not."""
-        try:
-            action()
-        except (SceneError, models.ModelError) as error:
-            self.progress.say(str(error))

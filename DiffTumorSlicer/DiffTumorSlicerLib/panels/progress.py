@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
+from difftumor.models import ModelError
+from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.panels import texts
+from DiffTumorSlicerLib.session import SCENE_CLOSED
 
 DETAILS_LINK = "details"
 
@@ -40,6 +44,20 @@ class Progress:
         if self._message.text != rich:
             self._message.text = rich
         self._message.visible = bool(text)
+
+    def attempt(self, action: Callable[[], Any]) -> bool:
+        """Do something, or say why it cannot be done.  Returns: whether it was done."""
+        try:
+            action()
+        except (SceneError, ModelError, OSError) as error:
+            self.say(texts.sentence(str(error)))
+            return False
+        return True
+
+    def forget(self) -> None:
+        """The scene was closed: take back what was said of it, but not that it was closed."""
+        if not self.said.startswith(SCENE_CLOSED):
+            self.say("")
 
     def follow(self, state: Any) -> None:
         """Show a job's state (`jobs.JobState`)."""

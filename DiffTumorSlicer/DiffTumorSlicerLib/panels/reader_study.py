@@ -18,9 +18,10 @@ from DiffTumorSlicerLib.panels import settings
 from DiffTumorSlicerLib.panels.answer_group import AnswerGroup
 from DiffTumorSlicerLib.panels.reading_window import ReadingWindow
 from DiffTumorSlicerLib.panels.shortcuts import Shortcuts
+from DiffTumorSlicerLib.panels.surroundings import Surroundings
 from DiffTumorSlicerLib.panels.texts import with_key
 from DiffTumorSlicerLib.panels.view_clicks import ViewClicks
-from DiffTumorSlicerLib.panels.widgets import load_panel, say
+from DiffTumorSlicerLib.panels.widgets import say
 from DiffTumorSlicerLib.study_reading import StudyReading
 from DiffTumorSlicerLib.wording import in_panel_words
 
@@ -38,29 +39,21 @@ class ReaderStudyPanel:
     """One page for each stage of a reading; the case itself is on the screen, not in here."""
 
     def __init__(
-        self,
-        section: Any,
-        ui_folder: Path,
-        scene: Any,
-        *,
-        others: Sequence[Any],
-        step_aside: Callable[[], None],
+        self, around: Surroundings, *, others: Sequence[Any], step_aside: Callable[[], None]
     ) -> None:
         """Build the panel.
 
         Args:
-            section: where it goes, a ctkCollapsibleButton.
-            ui_folder: with ReaderStudyPanel.ui.
-            scene: the MRML scene.
+            around: what it stands in.
             others: sections of the module's other panels, out of sight while somebody reads.
             step_aside: lets the other panels give back the views that they use.
         """
-        self._section = section
+        self._section = around.section
         self._step_aside = step_aside
         self._shown: tuple[Any, ...] = ()
-        self.widget, self.ui = load_panel(ui_folder, "ReaderStudyPanel", section, scene)
+        self.widget, self.ui = around.load("ReaderStudyPanel")
         ui = self.ui
-        self.reading = StudyReading(scene, entered=self._enter_room, left=self._leave_room)
+        self.reading = StudyReading(around.scene, entered=self._enter_room, left=self._leave_room)
         self.answer = AnswerGroup(ui, self.reading)
         self.window = ReadingWindow(others, self.reading.pause)
         self._clicks = ViewClicks(self.answer.mark)

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
 
-from difftumor.models import ModelError
 from difftumor.parameters import SynthesisParameters
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.jobs import SessionError
-from DiffTumorSlicerLib.panels import settings, texts
+from DiffTumorSlicerLib.panels import settings
 from DiffTumorSlicerLib.panels.organ_group import OrganGroup
 from DiffTumorSlicerLib.panels.place_group import PlaceGroup
 from DiffTumorSlicerLib.panels.progress import Progress
 from DiffTumorSlicerLib.panels.result_group import ResultGroup
+from DiffTumorSlicerLib.panels.run_button import RunButton
 from DiffTumorSlicerLib.panels.shortcuts import Shortcuts
-from DiffTumorSlicerLib.panels.texts import with_key
+from DiffTumorSlicerLib.panels.surroundings import Surroundings
 from DiffTumorSlicerLib.panels.tumor_group import TumorGroup
-from DiffTumorSlicerLib.panels.widgets import load_panel, say
+from DiffTumorSlicerLib.panels.widgets import say
 from DiffTumorSlicerLib.parameter_node import synthesis_request
 from DiffTumorSlicerLib.results import input_of
-from DiffTumorSlicerLib.session import SCENE_CLOSED
 from DiffTumorSlicerLib.volume_nodes import volume_grid
 
 PANEL = "synthesis"
-START_KEY = "Ctrl+Return"
-CANCEL_KEY = "Esc"
 KEYS = {
     "placeButton": "P",
     "hereButton": "H",
@@ -44,29 +40,13 @@ KEYS = {
 class SynthesisPanel:
     """Joins its four groups, and starts and follows the jobs."""
 
-    def __init__(
-        self,
-        section: Any,
-        ui_folder: Path,
-        scene: Any,
-        session: Any,
-        prepare: Callable[[], None],
-    ) -> None:
-        """Build the panel.
-
-        Args:
-            section: where it goes, a ctkCollapsibleButton.
-            ui_folder: with SynthesisPanel.ui.
-            scene: the MRML scene.
-            session: starts jobs and tells of them.
-            prepare: installs what is missing, after asking; raises SessionError if it stays missing.
-        """
+    def __init__(self, around: Surroundings) -> None:
+        session, scene = around.session, around.scene
         self._session = session
-        self._prepare = prepare
+        self._requirements = around.requirements
         self._parameters: Any = None
-        self._running = False
         self._center: tuple[float, float, float] | None = None
-        self.widget, self.ui = load_panel(ui_folder, "SynthesisPanel", section, scene)
+        self.widget, self.ui = around.load("SynthesisPanel")
         ui = self.ui
         ui.moreGroup.collapsed = True
         self.progress = Progress(ui.progressBar, ui.progressLabel, ui.messageLabel)
@@ -74,19 +54,21 @@ class SynthesisPanel:
         self.tumor = TumorGroup(ui, self.progress.say, self.place.follow_size)
         self.organ = OrganGroup(ui, scene, self.progress.say, self.tumor.follow_organ)
         self.result = ResultGroup(ui, scene, session, self.progress.say, self.place.set_visible)
-        ui.synthesizeButton.connect("clicked()", self.start_or_cancel)
         ui.variantsButton.connect("clicked()", self.make_variants)
         self._shortcuts = Shortcuts(self.widget)
-        self._add_shortcuts()
-        self._show_running(False)
+        for name, key in KEYS.items():
+            self._shortcuts.add(key, getattr(ui, name))
+        self._run = RunButton(
+            ui.synthesizeButton, _("Synthesize"), self._shortcuts, self.synthesize, self.cancel
+        )
         self.refresh()
 
     # ------------------------------------------------------------------------------------ state
 
     def set_parameter_node(self, parameters: Any) -> None:
         """Follow another parameter node, or none."""
-        if parameters is None and not self.progress.said.startswith(SCENE_CLOSED):
-            self.progress.say("")  # it spoke of what is gone
+        if parameters is None:
+            self.progress.forget()
         self._parameters = parameters
         for group in (self.place, self.organ, self.tumor, self.result):
             group.set_parameter_node(parameters)
@@ -121,7 +103,7 @@ class SynthesisPanel:
                 self._parameters.result = None  # a tumor never goes into the result of another scan
         for group in (self.place, self.organ, self.tumor, self.result):
             group.refresh()
-        step = "" if self._running else self.next_step()
+        step = "" if self._run.running else self.next_step()
         say(self.ui.hintLabel, step if step != self.progress.said else "")
 
     def next_step(self) -> str:
@@ -145,33 +127,28 @@ class SynthesisPanel:
 
     # ------------------------------------------------------------------------------------- jobs
 
-    def start_or_cancel(self) -> None:
-        """The one big button."""
-        if self._running:
-            self.cancel()
-        else:
-            self.synthesize()
-
     def synthesize(self) -> None:
         """Make the tumor that is asked for."""
-        if not self._running:
+        if not self._run.running:
             self._start(self._session.synthesize)
 
     def make_variants(self) -> None:
         """Make three variants to choose from."""
-        if not self._running:
+        if not self._run.running:
             self._start(self._session.variants)
 
     def cancel(self) -> None:
         """Stop the job."""
-        if self._running:
+        if self._run.running:
             self._session.cancel(PANEL)
 
     def follow(self, state: Any) -> None:
         """Show how the job is getting on, and its result; called by the session."""
         if state.panel != PANEL:
             return
-        self._show_running(state.running)
+        self._run.show(state.running)
+        self.ui.variantsButton.enabled = not state.running
+        self.result.busy = state.running
         self.progress.follow(state)
         if state.kind == "done":
             self._show_results(state)
@@ -194,22 +171,21 @@ class SynthesisPanel:
     def _start(self, request: Callable[..., Any]) -> None:
         """Send a request to the session, or say why not."""
         self.result.leave()
-        try:
-            asked = self.asked()
-            self._prepare()
-            request(
-                asked,
-                self._parameters.volume,
-                segmentation_node=self._parameters.segmentation,
-                segment_id=self._parameters.segment_id or None,
-                roi_node=None if self.place.random else self.place.roi_node,
-                into=self.result.result,
-                device=settings.device(),
-            )
-        except (SceneError, ModelError, OSError) as error:
-            self.progress.say(texts.sentence(str(error)))
+        if not self.progress.attempt(lambda: self._send(request)):
             self.refresh()
-            return
+
+    def _send(self, request: Callable[..., Any]) -> None:
+        asked = self.asked()
+        self._requirements.ensure()
+        request(
+            asked,
+            self._parameters.volume,
+            segmentation_node=self._parameters.segmentation,
+            segment_id=self._parameters.segment_id or None,
+            roi_node=None if self.place.random else self.place.roi_node,
+            into=self.result.result,
+            device=settings.device(),
+        )
         self._center = asked.ellipsoid.center_ras if asked.ellipsoid is not None else None
 
     def _show_results(self, state: Any) -> None:
@@ -223,23 +199,3 @@ class SynthesisPanel:
             self.result.show_result(nodes[0], self._center)
         else:
             self.result.show_variants(nodes, self._center)
-
-    # ------------------------------------------------------------------------------------- keys
-
-    def _add_shortcuts(self) -> None:
-        for name, key in KEYS.items():
-            self._shortcuts.add(key, getattr(self.ui, name))
-        self._shortcuts.add_function(START_KEY, self.synthesize)
-        self._cancel_action = self._shortcuts.add_function(CANCEL_KEY, self.cancel)
-
-    def _show_running(self, running: bool) -> None:
-        self._running = running
-        button = self.ui.synthesizeButton
-        if running:
-            button.text = with_key(_("Cancel"), CANCEL_KEY)
-        else:
-            button.text = with_key(_("Synthesize"), START_KEY)
-        # While nothing runs, Escape belongs to whatever else wants it.
-        self._cancel_action.enabled = running
-        self.ui.variantsButton.enabled = not running
-        self.result.busy = running

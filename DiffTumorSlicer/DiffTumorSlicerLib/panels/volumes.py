@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import slicer
@@ -11,7 +10,8 @@ from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.geometry import SceneError, has_nonlinear_parent
 from DiffTumorSlicerLib.hardening import harden_clone
-from DiffTumorSlicerLib.panels.widgets import load_panel, say, switch_to_module
+from DiffTumorSlicerLib.panels.surroundings import Surroundings
+from DiffTumorSlicerLib.panels.widgets import say, switch_to_module
 from DiffTumorSlicerLib.sample_phantom import PhantomError, PhantomMaker
 from DiffTumorSlicerLib.volume_nodes import modality_of
 from DiffTumorSlicerLib.volumes_info import volume_facts, volume_warnings
@@ -22,22 +22,14 @@ FACTS = ("modality", "size", "orientation", "range", "model")
 class VolumesPanel:
     """Choose or load a scan; facts and warnings follow the choice."""
 
-    def __init__(self, section: Any, ui_folder: Path, scene: Any, session: Any) -> None:
-        """Build the panel.
-
-        Args:
-            section: where it goes, a ctkCollapsibleButton.
-            ui_folder: with VolumesPanel.ui.
-            scene: the MRML scene.
-            session: knows the interpreter that makes the phantom.
-        """
-        self._scene = scene
-        self._session = session
+    def __init__(self, around: Surroundings) -> None:
+        self._scene = around.scene
+        self._session = around.session
         self._parameters: Any = None
         self._described: tuple[Any, ...] = ()
-        self._phantom = PhantomMaker(scene)
+        self._phantom = PhantomMaker(around.scene)
         self._awaiting: list[str] | None = None  # volumes before the DICOM module was opened
-        self.widget, self.ui = load_panel(ui_folder, "VolumesPanel", section, scene)
+        self.widget, self.ui = around.load("VolumesPanel")
         self.ui.loadFileButton.connect("clicked()", self.load_file)
         self.ui.loadDicomButton.connect("clicked()", self.open_dicom)
         self.ui.phantomButton.connect("clicked()", self.make_phantom)

@@ -1,25 +1,13 @@
-"""What every panel does with its widgets: load its .ui, write without echo, fill and read combo boxes."""
+"""What every panel does with its widgets: write without echo, fill and read combo boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import qt
 import slicer
-
-
-def load_panel(ui_folder: Path, name: str, section: Any, scene: Any) -> tuple[Any, Any]:
-    """Load a panel's .ui into its section of the module.
-
-    Returns: the panel's widget, and an object with the widgets in it by name.
-    """
-    widget = slicer.util.loadUI(str(ui_folder / f"{name}.ui"))
-    section.layout().addWidget(widget)
-    widget.setMRMLScene(scene)
-    return widget, slicer.util.childWidgetVariables(widget)
 
 
 @contextmanager
