@@ -23,7 +23,12 @@ from difftumor.parameters import MODELLED, AnomalyParameters, SynthesisParameter
 from DiffTumorSlicerLib import anomaly_results, results
 from DiffTumorSlicerLib.anomaly_jobs import anomaly_job, sweep_job
 from DiffTumorSlicerLib.anomaly_wishes import PANEL as ANOMALY
-from DiffTumorSlicerLib.anomaly_wishes import anomaly_wish, check_anomaly_room, sweep_of
+from DiffTumorSlicerLib.anomaly_wishes import (
+    AnomalyWish,
+    anomaly_wish,
+    check_anomaly_room,
+    sweep_of,
+)
 from DiffTumorSlicerLib.host import Host
 from DiffTumorSlicerLib.job_states import REPLACED, Board, JobState
 from DiffTumorSlicerLib.jobs import Answer, BridgeLike, Job, Outcome, SessionError, WorkerJobs
@@ -40,7 +45,7 @@ from DiffTumorSlicerLib.model_jobs import (
     verify_work,
 )
 from DiffTumorSlicerLib.synthesis_jobs import synthesis_job
-from DiffTumorSlicerLib.synthesis_wishes import PANEL, check_room, wish
+from DiffTumorSlicerLib.synthesis_wishes import PANEL, Wish, check_room, wish
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.wording import doctor_line
 
@@ -67,9 +72,9 @@ class Session:
         self.scene = scene
         self.host = host or Host()
         self._number = 0
-        self._wanted_model = ""
-        self._warm_model = ""  # what the worker has loaded, as far as known
-        self._wanted_map_model = self._warm_map_model = ""
+        # By panel: the model of the newest job, and the one that the worker has loaded, as far as known.
+        self._wanted: dict[str, str] = {}
+        self._warm: dict[str, str] = {}
         self._polling = False
         self._board = Board(self.host.clock)
         for panel in (PANEL, ANOMALY, MODELS, DOCTOR):
@@ -114,7 +119,7 @@ class Session:
             self._jobs.poll()
             self._models.poll()
             self._board.tick()
-            self._note_warm_model()
+            self._note_warm_models()
         finally:
             self._polling = False
         self._board.tell()
@@ -150,11 +155,17 @@ class Session:
             return JobState(panel or "", number, "cancelled", sentence=REPLACED)
         return self.states[panel]
 
-    def start(self, job: Job) -> int:
+    def start(self, job: Job, model: str = "") -> int:
         """Start a job in place of an older one of its panel: what every request to the worker comes down to.
 
+        Args:
+            job: of a panel.
+            model: that the worker loads for it and keeps; none if "".
+
+        Returns: the number of the job.
         Raises: SessionError: it cannot travel to the worker.
         """
+        self._wanted[job.panel] = model
         self._number += 1
         self._jobs.start(job, self._number)
         self._board.tell()
@@ -163,33 +174,15 @@ class Session:
     # ------------------------------------------------------------------------------------ synthesis
 
     def synthesize(
-        self,
-        parameters: SynthesisParameters | Mapping[str, Any],
-        volume_node: Any,
-        *,
-        segmentation_node: Any | None = None,
-        segment_id: str | None = None,
-        roi_node: Any | None = None,
-        into: Any | None = None,
-        device: str = "auto",
+        self, parameters: SynthesisParameters | Mapping[str, Any], volume_node: Any, **nodes: Any
     ) -> int:
         """Put a synthetic tumor into a copy of a volume, or one more into a result.
 
-        Args:
-            parameters: the pack, or its fields; a ROI replaces its ellipsoid.
-            volume_node: the CT; never changed.
-            segmentation_node: with the organ, optional.
-            segment_id: of the organ; the only segment if None.
-            roi_node: Box ROI whose inscribed ellipsoid is meant.
-            into: result that gets one more tumor.
-            device: 'auto', 'cpu', 'cuda', 'mps'.
-
+        Arguments: as `synthesis_wishes.wish`; no node is changed but the result.
         Returns: the number of the job. Its result is in `state.result_node_id` at the end.
         Raises: SessionError: what is wrong, and the next step; nothing has been started then.
         """
-        return self._synthesize(
-            parameters, volume_node, (), segmentation_node, segment_id, roi_node, into, device
-        )
+        return self._synthesize(wish(parameters, volume_node, **nodes), ())
 
     def variants(
         self,
@@ -197,11 +190,7 @@ class Session:
         volume_node: Any,
         *,
         seeds: int | Sequence[int] = 3,
-        segmentation_node: Any | None = None,
-        segment_id: str | None = None,
-        roi_node: Any | None = None,
-        into: Any | None = None,
-        device: str = "auto",
+        **nodes: Any,
     ) -> int:
         """Make the same tumor with several seeds, each in a volume of its own, to choose from.
 
@@ -216,35 +205,14 @@ class Session:
             seeds = [(first + index) % (LARGEST_SEED + 1) for index in range(seeds)]
         if not seeds:
             raise SessionError(_("No variant was asked for. Ask for one seed or more."))
-        return self._synthesize(
-            parameters, volume_node, seeds, segmentation_node, segment_id, roi_node, into, device
-        )
+        return self._synthesize(wish(parameters, volume_node, **nodes), seeds)
 
-    def _synthesize(
-        self,
-        parameters: SynthesisParameters | Mapping[str, Any],
-        volume_node: Any,
-        seeds: Sequence[int],
-        segmentation_node: Any | None,
-        segment_id: str | None,
-        roi_node: Any | None,
-        into: Any | None,
-        device: str,
-    ) -> int:
-        asked = wish(
-            parameters,
-            volume_node,
-            segmentation_node=segmentation_node,
-            segment_id=segment_id,
-            roi_node=roi_node,
-            into=into,
-            device=device,
-        )
-        if asked.parameters.model != MODELLED:
-            check_model(asked.parameters.model, PANEL, _("tumor synthesis"))
-        check_room(asked, self.host, warm=asked.parameters.model == self._warm_model)
-        self._wanted_model = asked.parameters.model
-        return self.start(synthesis_job(self.scene, asked, seeds))
+    def _synthesize(self, asked: Wish, seeds: Sequence[int]) -> int:
+        model = asked.parameters.model
+        if model != MODELLED:
+            check_model(model, PANEL, _("tumor synthesis"))
+        check_room(asked, self.host, warm=self._is_warm(PANEL, model))
+        return self.start(synthesis_job(self.scene, asked, seeds), model)
 
     def keep_variant(self, node: Any) -> int:
         """Keep one of the variants and remove the others; returns how many were removed."""
@@ -269,33 +237,21 @@ class Session:
         parameters: AnomalyParameters | Mapping[str, Any],
         images: Any,
         *,
-        area_node: Any | None = None,
-        segment_id: str | None = None,
-        into: Any | None = None,
         live: bool = False,
-        device: str = "auto",
+        **nodes: Any,
     ) -> int:
         """Make an anomaly heat map beside a scan.
 
         Args:
-            parameters: the pack, or its fields.
-            images: a CT, or MR sequence ('t1', 't1c', 't2', 'flair') -> volume node; never changed.
-            area_node: segmentation with the organ or the brain.
-            segment_id: of the organ or brain; the only segment if None.
-            into: map of the same scan that the new one replaces.
             live: whether the result is the one map of the scan that follows the sliders.
-            device: 'auto', 'cpu', 'cuda', 'mps'.
 
+        Further arguments: as `anomaly_wishes.anomaly_wish`; no image is changed.
         Returns: the number of the job. The map is in `states["anomaly"].result_node_id` at the end, also
             after a cancel, if slices were finished by then.
         Raises: SessionError: what is wrong, and the next step; nothing has been started then.
         """
-        asked = anomaly_wish(
-            parameters, images, area_node=area_node, segment_id=segment_id, into=into, device=device
-        )
-        check_anomaly_room(asked, self.host, warm=asked.parameters.model == self._warm_map_model)
-        self._wanted_map_model = asked.parameters.model
-        return self.start(anomaly_job(self.scene, asked, live=live))
+        asked = anomaly_wish(parameters, images, **nodes)
+        return self._map(asked, anomaly_job(self.scene, asked, live=live))
 
     def sweep(
         self,
@@ -303,22 +259,20 @@ class Session:
         images: Any,
         noise_levels: Sequence[int],
         guidance_scales: Sequence[float],
-        *,
-        area_node: Any | None = None,
-        segment_id: str | None = None,
-        device: str = "auto",
+        **nodes: Any,
     ) -> int:
         """Make maps of one slice, the first that is asked for, with every pair of N and S.
 
         Arguments, Returns, Raises: as `anomaly`; the cells are in the report of the state.
         """
-        asked = anomaly_wish(
-            parameters, images, area_node=area_node, segment_id=segment_id, device=device
-        )
+        asked = anomaly_wish(parameters, images, **nodes)
         packs = sweep_of(asked, list(noise_levels), list(guidance_scales))
-        check_anomaly_room(asked, self.host, warm=asked.parameters.model == self._warm_map_model)
-        self._wanted_map_model = asked.parameters.model
-        return self.start(sweep_job(self.scene, asked, packs))
+        return self._map(asked, sweep_job(self.scene, asked, packs))
+
+    def _map(self, asked: AnomalyWish, job: Job) -> int:
+        model = asked.parameters.model
+        check_anomaly_room(asked, self.host, warm=self._is_warm(ANOMALY, model))
+        return self.start(job, model)
 
     def remove_map(self, node: Any) -> list[Any]:
         """Remove a heat map with all that belongs to it.
@@ -401,7 +355,7 @@ class Session:
                 _("Something is still being computed. Wait for it, or cancel it first.")
             )
         self._jobs.close()
-        self._warm_model = self._warm_map_model = ""
+        self._warm.clear()
         self.host = host
 
     def close(self) -> None:
@@ -415,17 +369,17 @@ class Session:
 
     # --------------------------------------------------------------------------------------- inside
 
-    def _note_warm_model(self) -> None:
-        """Remember which model the worker holds; a worker that failed may be gone."""
-        if self.state.kind == "done" and self._wanted_model != MODELLED:
-            self._warm_model = self._wanted_model
-        elif self.state.kind in ("failed", "cancelled"):
-            self._warm_model = ""
-        map_state = self.states[ANOMALY].kind
-        if map_state == "done":
-            self._warm_map_model = self._wanted_map_model
-        elif map_state in ("failed", "cancelled"):
-            self._warm_map_model = ""
+    def _note_warm_models(self) -> None:
+        """Remember which models the worker holds; a worker that failed may be gone."""
+        for panel, model in self._wanted.items():
+            kind = self.states[panel].kind
+            if kind == "done" and model != MODELLED:
+                self._warm[panel] = model
+            elif kind in ("failed", "cancelled"):
+                self._warm[panel] = ""
+
+    def _is_warm(self, panel: str, model: str) -> bool:
+        return bool(model) and self._warm.get(panel) == model
 
     def _on_scene_closing(self, *_: Any) -> None:
         self._jobs.drop_jobs_of_scene(SCENE_CLOSED)

@@ -117,7 +117,7 @@ KINDS: dict[str, Kind] = {
             "member_00.feature_classifier.2.running_mean",
             "member_00.feature_classifier.6.bias",
         ),
-        "pixel classifiers learned from labelled slices ({channels} features, {classes} classes)",
+        "a set of pixel classifiers learned from labelled slices ({channels} features, {classes} classes)",
         BRAIN,
         _network_facts(
             "member_00.feature_classifier.0.weight", "member_00.feature_classifier.6.bias"

@@ -47,8 +47,11 @@ class Bench:
 
         self.app, self.scene, self.bridge = app, scene, bridge
         self.room = {"memory": free_memory, "disk": free_disk}
+        self.clock = time.monotonic  # of the jobs; a test may stop it
         host = Host(
-            free_memory=lambda: self.room["memory"], free_disk=lambda _folder: self.room["disk"]
+            free_memory=lambda: self.room["memory"],
+            free_disk=lambda _folder: self.room["disk"],
+            clock=lambda: self.clock(),
         )
         self.session = Session(scene, bridge=bridge, host=host)
         self.requirements = NothingMissing()
