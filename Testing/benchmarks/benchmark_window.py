@@ -54,7 +54,7 @@ def load_large_ct(bench: Bench, slices: int) -> None:
 
 def running(bench: Bench) -> bool:
     """Whether a job has not ended."""
-    return bool(bench.panels.synthesis._running)
+    return bool(bench.panels.synthesis.run_button.running)
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def test_reloading_while_a_job_runs_ends_it_and_the_next_press_works(monkeypatch
     assert bridges[0].closed
     second = opened()
     assert second is not first
-    assert not second.panels.synthesis._running
+    assert not second.panels.synthesis.run_button.running
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == nodes
     assert second.panels.synthesis.place.ellipsoid is not None  # kept by the scene
     second.panels.synthesis.synthesize()

@@ -109,7 +109,7 @@ class Session:
 
     def until_done(self) -> Turns:
         """Let the event loop turn until the job has ended."""
-        return self.turn(until=lambda: not self.panels.synthesis._running)
+        return self.turn(until=lambda: not self.panels.synthesis.run_button.running)
 
     # ------------------------------------------------------------------------------------- mouse
 

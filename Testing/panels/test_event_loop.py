@@ -47,7 +47,7 @@ def turns(bench, until):
 
 
 def running(bench):
-    return bench.panels.synthesis._running
+    return bench.panels.synthesis.run_button.running
 
 
 def test_the_event_loop_keeps_turning_from_press_to_result(real, record_property):

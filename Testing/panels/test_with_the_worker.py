@@ -77,7 +77,7 @@ def real(app, scene, lasting):
 def finish(bench):
     """Press Synthesize and wait for the end; returns the result."""
     bench.press(bench.ui.synthesizeButton)
-    wait(bench, lambda: not bench.panels.synthesis._running)
+    wait(bench, lambda: not bench.panels.synthesis.run_button.running)
     assert bench.parameters.result is not None, bench.message
     return bench.parameters.result
 
@@ -160,7 +160,7 @@ def test_the_demonstration_model_is_cancelled_within_half_a_second(real):
         wait(real, lambda stage=stage: stage in plain(real.ui.progressLabel))
         start = time.monotonic()
         real.press(real.ui.synthesizeButton)
-        wait(real, lambda: not real.panels.synthesis._running)
+        wait(real, lambda: not real.panels.synthesis.run_button.running)
         busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         assert time.monotonic() - start < 0.5 * busy
         assert "Nothing was changed" in real.message

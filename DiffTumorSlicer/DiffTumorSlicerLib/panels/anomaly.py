@@ -67,7 +67,7 @@ class AnomalyPanel:
         self._shortcuts = Shortcuts(self.widget)
         for name, key in KEYS.items():
             self._shortcuts.add(key, getattr(ui, name))
-        self._run = RunButton(
+        self.run_button = RunButton(
             ui.runButton, _("Make the map"), self._shortcuts, self.run, self.cancel
         )
         self.refresh()
@@ -308,7 +308,7 @@ class AnomalyPanel:
     def _show_running(self, kind: str) -> None:
         self._running = kind
         long = kind in (MAP, SWEEP)
-        self._run.show(long)
+        self.run_button.show(long)
         self.ui.sweepButton.enabled = not long
         self.heat.busy = long
 

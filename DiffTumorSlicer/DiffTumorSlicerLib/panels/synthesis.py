@@ -58,7 +58,7 @@ class SynthesisPanel:
         self._shortcuts = Shortcuts(self.widget)
         for name, key in KEYS.items():
             self._shortcuts.add(key, getattr(ui, name))
-        self._run = RunButton(
+        self.run_button = RunButton(
             ui.synthesizeButton, _("Synthesize"), self._shortcuts, self.synthesize, self.cancel
         )
         self.refresh()
@@ -103,7 +103,7 @@ class SynthesisPanel:
                 self._parameters.result = None  # a tumor never goes into the result of another scan
         for group in (self.place, self.organ, self.tumor, self.result):
             group.refresh()
-        step = "" if self._run.running else self.next_step()
+        step = "" if self.run_button.running else self.next_step()
         say(self.ui.hintLabel, step if step != self.progress.said else "")
 
     def next_step(self) -> str:
@@ -129,24 +129,24 @@ class SynthesisPanel:
 
     def synthesize(self) -> None:
         """Make the tumor that is asked for."""
-        if not self._run.running:
+        if not self.run_button.running:
             self._start(self._session.synthesize)
 
     def make_variants(self) -> None:
         """Make three variants to choose from."""
-        if not self._run.running:
+        if not self.run_button.running:
             self._start(self._session.variants)
 
     def cancel(self) -> None:
         """Stop the job."""
-        if self._run.running:
+        if self.run_button.running:
             self._session.cancel(PANEL)
 
     def follow(self, state: Any) -> None:
         """Show how the job is getting on, and its result; called by the session."""
         if state.panel != PANEL:
             return
-        self._run.show(state.running)
+        self.run_button.show(state.running)
         self.ui.variantsButton.enabled = not state.running
         self.result.busy = state.running
         self.progress.follow(state)
