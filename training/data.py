@@ -27,7 +27,7 @@ from difftumor.volumes import parse_mask_argument, read_volume
 from training.config import Data
 from training.datalists import Scan, read_datalist
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 OUTSIDE_HU = -1024
 BACKGROUND, ORGAN, TUMOR = 0, 1, 2
 # Voxel positions kept per class: enough to draw centres from, small enough to stay in memory for 10 000 scans.
@@ -47,6 +47,7 @@ class Case:
         labels: uint8 (I, J, K): BACKGROUND, ORGAN or TUMOR, memory-mapped; with early_only, larger tumors
             are ORGAN.
         places: for each of the three classes, int64 (n, 3) voxel indices to centre crops on.
+        counts: voxels of organ and tumor, of which `places` are a part.
         is_phantom: whether it was generated.
     """
 
@@ -54,6 +55,7 @@ class Case:
     ct: NDArray[np.int16]
     labels: NDArray[np.uint8]
     places: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    counts: tuple[int, int]
     is_phantom: bool
 
 
@@ -67,7 +69,7 @@ def prepare_cases(data: Data) -> list[Case]:
     cases = []
     if data.datalist is not None:
         for scan in read_datalist(data.datalist):
-            cases.append(_cached(data, _scan_key(scan), scan.name, lambda s=scan: _load(s)))
+            cases.append(cached_scan(scan, data.cache, data.early_only))
     seeds = list(phantom.TRAINING_SEEDS)[: data.phantoms]
     if len(seeds) < data.phantoms:
         raise ValueError(f"There are {len(seeds)} training seeds; got phantoms={data.phantoms}.")
@@ -78,10 +80,26 @@ def prepare_cases(data: Data) -> list[Case]:
             "tumors": data.phantom_tumors,
         }
         name = f"phantom-{seed}"
-        cases.append(_cached(data, key, name, lambda s=seed: _generate(s, data.phantom_tumors)))
+        cases.append(
+            cached_case(
+                data.cache,
+                key,
+                name,
+                lambda s=seed: _generate(s, data.phantom_tumors),
+                data.early_only,
+            )
+        )
     if not cases:
         raise ValueError("There is nothing to train on: give --data.datalist or --data.phantoms.")
     return cases
+
+
+def cached_scan(scan: Scan, cache: Path, early_only: bool = False) -> Case:
+    """A scan of a datalist on the 1 mm grid; see `cached_case`.
+
+    Raises: FileNotFoundError, VolumeError, GridError: naming the file that cannot be used.
+    """
+    return cached_case(cache, _scan_key(scan), scan.name, lambda: _load(scan), early_only)
 
 
 def _scan_key(scan: Scan) -> dict[str, object]:
@@ -150,24 +168,34 @@ def millimetre_grid(grid: Grid) -> Grid:
     return Grid(tuple(int(n) for n in np.floor(high - low + 1e-3) + 1), affine)
 
 
-def _cached(
-    data: Data,
+def cached_case(
+    cache: Path,
     key: dict[str, object],
     name: str,
     make: Callable[[], tuple[NDArray[np.int16], NDArray[np.uint8]]],
+    early_only: bool = False,
 ) -> Case:
-    """The case stored under a key; it is made and stored first if it is not there."""
+    """The case stored under a key; it is made and stored first if it is not there.
+
+    Args:
+        cache: folder of stored cases.
+        key: what decides whether a stored case is the wanted one; with "phantom" for generated ones.
+        name: for messages.
+        make: () -> CT and labels, see `Case`.
+        early_only: tumors above 10 mm radius are to count as organ.
+    """
     text = json.dumps({"cache": CACHE_VERSION, **key}, sort_keys=True)
-    folder = data.cache / hashlib.sha256(text.encode()).hexdigest()[:20]
+    folder = cache / hashlib.sha256(text.encode()).hexdigest()[:20]
     if not folder.is_dir():
         logger.info("preparing %s", name)
         ct, labels = make()
-        data.cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix="part-", dir=data.cache))
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix="part-", dir=cache))
         try:
             np.save(temporary / "ct.npy", ct)
             for kind, array in (("all", labels), ("early", early_tumor_labels(labels))):
                 np.save(temporary / f"{kind}.npy", array)
+                np.save(temporary / f"{kind}_counts.npy", np.bincount(array.ravel(), minlength=3))
                 for value, places in enumerate(_places(ct, array)):
                     np.save(temporary / f"{kind}_{value}.npy", places)
             (temporary / "case.json").write_text(text + "\n", encoding="utf-8")
@@ -175,13 +203,15 @@ def _cached(
                 temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    kind = "early" if data.early_only else "all"
+    kind = "early" if early_only else "all"
+    _, organ, tumor = np.load(folder / f"{kind}_counts.npy").tolist()
     places = tuple(np.load(folder / f"{kind}_{value}.npy") for value in range(3))
     return Case(
         name,
         np.load(folder / "ct.npy", mmap_mode="r"),
         np.load(folder / f"{kind}.npy", mmap_mode="r"),
         places,  # type: ignore[arg-type]
+        (organ, tumor),
         "phantom" in key,
     )
 
@@ -226,7 +256,7 @@ def draw_reconstruction_crop(
         value = int(rng.choice(labelled, p=counts / counts.sum()))
     else:
         value = BACKGROUND
-    ct, _ = _cut(rng, case, _center(rng, case, value), edge, data.rotate_probability)
+    ct, _ = _cut(rng, case, choose_center(rng, case, value), edge, data.rotate_probability)
     return scaled(ct, fill=None)
 
 
@@ -245,12 +275,12 @@ def draw_tumor_crop(
         raise ValueError("No case has an organ or tumor mask: stage 2 needs them in the datalist.")
     case = choose_case(rng, labelled, data.phantom_share)
     values = [value for value in (ORGAN, TUMOR) if len(case.places[value])]
-    center = _center(rng, case, int(rng.choice(values)))
+    center = choose_center(rng, case, int(rng.choice(values)))
     ct, labels = _cut(rng, case, center, edge, data.rotate_probability)
     return scaled(ct, fill=0.0), (labels == TUMOR).astype(np.float32)
 
 
-def _center(rng: np.random.Generator, case: Case, value: int) -> NDArray[np.int64]:
+def choose_center(rng: np.random.Generator, case: Case, value: int) -> NDArray[np.int64]:
     """Voxel to centre a crop on: one of the class, or any voxel where the class is empty."""
     places = case.places[value]
     if not len(places):
@@ -261,7 +291,19 @@ def _center(rng: np.random.Generator, case: Case, value: int) -> NDArray[np.int6
 def _cut(
     rng: np.random.Generator, case: Case, center: NDArray[np.int64], edge: int, turn: float
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Crop (Z, X, Y) around a centre, moved to lie inside the case; int16 minimum marks padding."""
+    """Crop (Z, X, Y) around a centre, turned with a chance; see `cut_crop`."""
+    ct, labels = cut_crop(case, center, edge)
+    if rng.random() < turn:
+        quarters = int(rng.integers(1, 4))
+        ct, labels = np.rot90(ct, quarters), np.rot90(labels, quarters)
+    # (I, J, K) -> (Z, X, Y): the networks' depth is the S axis.
+    return ct.transpose(2, 0, 1), labels.transpose(2, 0, 1)
+
+
+def cut_crop(
+    case: Case, center: NDArray[np.int64], edge: int
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Crop (I, J, K) around a centre, moved to lie inside the case; int16 minimum marks padding."""
     shape = np.array(case.ct.shape)
     first = np.clip(center - edge // 2, 0, np.maximum(shape - edge, 0))
     box = tuple(slice(int(a), int(a) + edge) for a in first)
@@ -271,11 +313,7 @@ def _cut(
         width = [(int(n) // 2, int(n) - int(n) // 2) for n in missing]
         ct = np.pad(ct, width, constant_values=np.iinfo(np.int16).min)
         labels = np.pad(labels, width)
-    if rng.random() < turn:
-        quarters = int(rng.integers(1, 4))
-        ct, labels = np.rot90(ct, quarters), np.rot90(labels, quarters)
-    # (I, J, K) -> (Z, X, Y): the networks' depth is the S axis.
-    return ct.transpose(2, 0, 1), labels.transpose(2, 0, 1)
+    return ct, labels
 
 
 def scaled(ct: NDArray[np.int16], fill: float | None) -> NDArray[np.float32]:

@@ -5,8 +5,9 @@
          "organ": ["labelsTr/liver_0.nii.gz:1"], "tumor": ["labelsTr/liver_0.nii.gz:2"]}]}
 
 Paths are relative to the datalist.  A mask is a file, or file:value.  `organ` and `tumor` may be missing: such a
-scan trains the autoencoder only.  `python -m training.datalists FOLDER LIST.json` writes one from a folder in
-the layout of the Medical Segmentation Decathlon, LiTS, KiTS or AbdomenAtlas.
+scan trains the autoencoder only.  "patient" names whose scan it is, where a patient has several.  `python -m
+training.datalists FOLDER LIST.json` writes one from a folder in the layout of the Medical Segmentation Decathlon,
+LiTS, KiTS or AbdomenAtlas.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Scan:
     image: str
     organ: tuple[str, ...] = ()
     tumor: tuple[str, ...] = ()
+    patient: str = ""
+    """Scans of one patient never lie on both sides of a split; "": the scan's name."""
 
 
 def read_datalist(path: Path) -> list[Scan]:
@@ -67,7 +70,7 @@ def _scan(entry: Any, position: int, path: Path) -> Scan:
     """One entry of a datalist, checked."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
         raise DatalistError(f'Case {position} of {path} has no "image" (a path).')
-    unknown = set(entry) - {"name", "image", "organ", "tumor"}
+    unknown = set(entry) - {"name", "image", "organ", "tumor", "patient"}
     if unknown:
         raise DatalistError(f"Case {position} of {path} has unknown entries: {sorted(unknown)}.")
     masks: dict[str, tuple[str, ...]] = {}
@@ -77,7 +80,8 @@ def _scan(entry: Any, position: int, path: Path) -> Scan:
             raise DatalistError(f'"{key}" of case {position} of {path} is not a list of paths.')
         masks[key] = tuple(str(path.parent / name) for name in names)
     image = str(path.parent / entry["image"])
-    return Scan(str(entry.get("name", Path(image).name.split(".")[0])), image, **masks)
+    name = str(entry.get("name", Path(image).name.split(".")[0]))
+    return Scan(name, image, patient=str(entry.get("patient", "")), **masks)
 
 
 def write_datalist(scans: list[Scan], path: Path, name: str) -> None:
@@ -96,6 +100,9 @@ def write_datalist(scans: list[Scan], path: Path, name: str) -> None:
         }
         for scan in scans
     ]
+    for case in cases:
+        if not case["patient"]:
+            del case["patient"]
     content = {"version": DATALIST_VERSION, "name": name, "cases": cases}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")

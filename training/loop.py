@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,6 +65,17 @@ class Program(Protocol):
 
     def picture(self) -> NDArray[np.float32]:
         """Gray image (rows, columns) in [0, 1] that shows what the networks do now."""
+
+
+@runtime_checkable
+class ValidatedProgram(Program, Protocol):
+    """A program that is validated as it goes."""
+
+    validated_every: int
+    """Samples between two validations."""
+
+    def validate(self, network: nn.Module, seen: int) -> dict[str, float]:
+        """Measure the averaged network after `seen` samples, in the first process; return facts to report."""
 
 
 Build = Callable[[Fabric, Any, Any], Program]
@@ -145,6 +156,11 @@ def train(config: RunConfig, build: Build, prepare: Prepare = cases_of) -> bool:
                 before, seen, step = seen, seen + stage.batch, step + 1
                 average.update(before, seen)
                 last = seen >= config.samples
+                due = isinstance(program, ValidatedProgram) and (
+                    last or _crossed(before, seen, program.validated_every)
+                )
+                if due and fabric.is_global_zero:
+                    reporter.report({"samples": seen, **program.validate(average.module, seen)})
                 if last or _crossed(before, seen, config.reporting.stats):
                     progress.report(seen, step)
                 if last or _crossed(before, seen, config.reporting.pictures):

@@ -168,7 +168,7 @@ def test_early_filter_turns_large_tumors_into_organ(tmp_path: Path):
 def ball_case() -> Case:
     ct, labels = scan_arrays(0)
     places = tuple(np.argwhere(labels == value) for value in range(3))
-    return Case("ball", ct, labels, places, is_phantom=False)
+    return Case("ball", ct, labels, places, (len(places[1]), len(places[2])), is_phantom=False)
 
 
 def test_crops_depend_on_seed_process_and_step_only():
