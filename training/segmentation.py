@@ -9,6 +9,7 @@ paints with the models of another organ, and `--data.fold` says which fifth of t
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 import torch
@@ -94,13 +95,14 @@ class SegmentationTraining:
         """Mean tumor Dice over the validation scans; keeps the best weights as best.pt (without scans, the last)."""
         network.eval()
         dices = [self.tumor_dice(network, case) for case in self.validation]
-        mean = float(np.nanmean(dices)) if dices else float("nan")
+        mean = float(np.nanmean(dices)) if dices else math.nan
         path = self.config.run / BEST_NAME
-        before = read_checkpoint_file(path)["dice"] if path.is_file() else -1.0
-        if not dices or mean > before:
-            content = {"model": published_tensors(network), "dice": mean, "samples": seen}
+        before = read_checkpoint_file(path)["dice"] if path.is_file() else None
+        if before is None or not dices or mean > before:
+            before = mean if dices else None
+            content = {"model": published_tensors(network), "dice": before, "samples": seen}
             write_checkpoint_file(content, path)
-        return {"validation_dice": mean, "best_dice": max(mean, before)} if dices else {}
+        return {"validation_dice": mean, "best_dice": before} if before is not None else {}
 
     @torch.no_grad()
     def tumor_dice(self, network: nn.Module, case: Case) -> float:

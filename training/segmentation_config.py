@@ -194,10 +194,12 @@ class SegmentationConfig:
             raise ValueError("--real-only and --synthetic-only leave nothing to learn from.")
         for _, edge, _ in self.stages:
             voxels = edge / self.spacing_mm
-            if voxels != int(voxels) or int(voxels) % self.size_factor:
+            factor = self.size_factor
+            # Twice the factor: instance norm needs more than one voxel at the coarsest level.
+            if voxels != int(voxels) or int(voxels) % factor or voxels < 2 * factor:
                 raise ValueError(
                     f"A crop of {edge} mm has {voxels:g} voxels of {self.spacing_mm:g} mm; this network needs a "
-                    f"multiple of {self.size_factor}. Change --stages or --spacing-mm."
+                    f"multiple of {factor}, at least {2 * factor}. Change --stages or --spacing-mm."
                 )
 
     @property

@@ -36,8 +36,8 @@ SEGMENTATION_PRESETS: dict[str, tuple[str, SegmentationConfig]] = {
     "demo": (
         "the demonstration model: a small U-Net at 1.5 mm, liver phantoms, tumors of the demonstration generator",
         SegmentationConfig(
-            samples=14_400,
-            stages=((0, 96, 12),),
+            samples=9_600,
+            stages=((0, 96, 6),),
             spacing_mm=1.5,
             weight_decay=1e-4,
             network=SegmenterSize("unet", (8, 16, 32, 64, 128)),
@@ -59,10 +59,10 @@ SEGMENTATION_PRESETS: dict[str, tuple[str, SegmentationConfig]] = {
                 pool=200,
             ),
             augmentation=Augmentation(flip=0.5, rotate=0.5),
-            validation=Validation(every=2_400, overlap=0.25),
-            optimizer=Optimizer(lr=2e-3, warmup=600, decay=12_000, clip=1.0),
-            averaging=Averaging(decay=0.99, every=12, start=1_200),
-            reporting=Reporting(stats=240, checkpoint=480, pictures=2_400),
+            validation=Validation(every=3_200, overlap=0.25),
+            optimizer=Optimizer(lr=2e-3, warmup=300, decay=8_000, clip=1.0),
+            averaging=Averaging(decay=0.99, every=6, start=1_200),
+            reporting=Reporting(stats=240, checkpoint=480, pictures=1_600),
         ),
     ),
     "tiny": (
