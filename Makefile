@@ -42,7 +42,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 evaluate: $(READY)
-	$(PYTHON) Testing/evaluate/evaluate_demo_models.py; first=$$?; PYTHONPATH=. $(PYTHON) Testing/evaluate/evaluate_anomaly.py && exit $$first
+	$(PYTHON) Testing/evaluate/evaluate_demo_models.py; first=$$?; PYTHONPATH=. $(PYTHON) Testing/evaluate/evaluate_anomaly.py; second=$$?; $(PYTHON) Testing/evaluate/evaluate_segmentation.py && exit $$((first + second))
 
 soak: $(READY)
 	$(PYTHON) -m pytest -m soak
