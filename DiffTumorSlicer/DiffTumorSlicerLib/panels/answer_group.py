@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -17,15 +18,17 @@ SURE = (1, 2, 3, 4, 5)
 class AnswerGroup:
     """Shows the draft of the answer, and passes on what is pressed."""
 
-    def __init__(self, ui: Any, reading: Any) -> None:
+    def __init__(self, ui: Any, reading: Any, changed: Callable[[], None]) -> None:
         """Connect the group.
 
         Args:
             ui: widgets of the Reader study panel.
             reading: `study_reading.StudyReading`.
+            changed: called after each change of the draft; what else depends on it.
         """
         self._ui = ui
         self._reading = reading
+        self._changed = changed
         self._choices: tuple[str, ...] = ()
         self._buttons = [getattr(ui, f"choice{n}Button") for n in range(1, MOST_CHOICES + 1)]
         self._sure = [getattr(ui, f"confidence{n}Button") for n in SURE]
@@ -83,17 +86,20 @@ class AnswerGroup:
         """Answer the question."""
         if row < len(self._choices):
             self._reading.choose(self._choices[row])
-        self.refresh()
+        self.refresh()  # a button that is pressed again stays pressed
+        self._changed()
 
     def be_sure(self, number: int) -> None:
         """Set the confidence."""
         self._reading.set_confidence(number)
         self.refresh()
+        self._changed()
 
     def mark(self, point: tuple[float, float, float] | None) -> None:
         """Mark a place, or none."""
         self._reading.set_mark(point)
         self.refresh()
+        self._changed()
 
     def take_keyboard(self) -> None:
         """Let the keys work: the keyboard goes to a button, away from the comment."""

@@ -54,7 +54,7 @@ class ReaderStudyPanel:
         self.widget, self.ui = around.load("ReaderStudyPanel")
         ui = self.ui
         self.reading = StudyReading(around.scene, entered=self._enter_room, left=self._leave_room)
-        self.answer = AnswerGroup(ui, self.reading)
+        self.answer = AnswerGroup(ui, self.reading, self.refresh)
         self.window = ReadingWindow(others, self.reading.pause)
         self._clicks = ViewClicks(self.answer.mark)
         self._shortcuts = Shortcuts(self.widget)

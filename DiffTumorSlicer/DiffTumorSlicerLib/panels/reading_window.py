@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from DiffTumorSlicerLib.reading_views import VIEWS
 
 # Kinds of widgets of the main window, and single ones by the names that Slicer gives them.
-HIDDEN_KINDS = ("QToolBar", "QMenuBar", "QStatusBar", "QDockWidget")
+HIDDEN_KINDS = ("QToolBar", "QMenuBar", "QStatusBar")
 HIDDEN_NAMES = ("DataProbeCollapsibleWidget",)
 PANEL_DOCK = "PanelDockWidget"  # holds the module itself
 
@@ -48,8 +48,10 @@ class ReadingWindow:
         window.windowTitle = _("Reader study")
         for kind in HIDDEN_KINDS:
             for widget in window.findChildren(kind):
-                if widget.name != PANEL_DOCK:
-                    self._hide(widget)
+                self._hide(widget)
+        for dock in window.findChildren("QDockWidget"):
+            if dock.name != PANEL_DOCK:
+                self._hide(dock)
         for name in HIDDEN_NAMES:
             for widget in slicer.util.findChildren(window, name):
                 self._hide(widget)
