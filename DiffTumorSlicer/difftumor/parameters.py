@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Vector = tuple[float, float, float]
 Organ = Literal["liver", "pancreas", "kidney"]
@@ -282,7 +282,10 @@ def check_ranges(parameters: Any) -> None:
         if "min" not in item.metadata:
             continue
         low, high, unit = (item.metadata[key] for key in ("min", "max", "unit"))
-        for part in value if isinstance(value, tuple) else (value,):
+        several = any(
+            get_origin(h) is tuple for h in (hints[item.name], *get_args(hints[item.name]))
+        )
+        for part in value if several and isinstance(value, tuple) else (value,):
             whole = hints[item.name] in (int, int | None)
             if isinstance(part, bool) or not isinstance(part, int if whole else (int, float)):
                 kind = "a whole number" if whole else "a number"

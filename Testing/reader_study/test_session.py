@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import random
 import shutil
 
 import pytest
@@ -442,6 +443,62 @@ def test_a_package_file_that_is_none_is_refused(package, content):
         ReadingSession.join(package.folder, "R1")
     with pytest.raises(StudyError, match=r"package\.json is not there"):
         ReadingSession.join(package.folder / "cases", "R1")
+
+
+JUNK = [None, True, -1, 0, 1e400, "", "x", [], [1], ["a", "b", "c"], {}, {"a": 1}, 10**30, -0.5]
+
+
+def spoilt(content, rng):
+    """A copy of a JSON value with one thing in it replaced or taken out."""
+    content = json.loads(json.dumps(content))
+    places = []
+
+    def walk(value, parent=None, name=None):
+        if parent is not None:
+            places.append((parent, name))
+        if isinstance(value, dict | list):
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                walk(part, value, key)
+
+    walk(content)
+    parent, name = rng.choice(places)
+    if rng.random() < 0.2:
+        del parent[name]
+    else:
+        parent[name] = rng.choice(JUNK)
+    return content
+
+
+def test_no_spoilt_file_ends_in_anything_but_a_sentence(tmp_path):
+    """Journals that were forged, hashes and all, and packages: refused, or read as they stand."""
+    package = tiny_package(tmp_path / "R1", allow_back=True, ask_mark=True, time_limit_s=9)
+    session = ReadingSession.join(package.folder, "R1")
+    for _ in range(3):
+        read(session, Answer("real", 2, (1.0, 2.0, 3.0)))
+    session.viewed(400, 40, 0, 1)
+    session.pause()
+    session.close()
+    records = read_journal(package.folder / JOURNAL_FILE, digest(package)).records
+    content = json.loads((package.folder / PACKAGE_FILE).read_text())
+    own = read_package(package.folder)
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(400):
+        changed = [*records]
+        at = rng.randrange(len(changed))
+        changed[at] = spoilt(changed[at], rng)
+        (package.folder / PACKAGE_FILE).write_text(json.dumps(spoilt(content, rng)))
+        try:
+            ReadingState.replay(own, changed)
+        except StudyError:
+            refused += 1
+        try:
+            state = ReadingState(read_package(package.folder))
+            assert state.current == 0
+            assert state.package.facts.time_limit_s is None or state.package.facts.time_limit_s > 0
+        except StudyError:
+            refused += 1
+    assert refused > 400
 
 
 def crash(session):

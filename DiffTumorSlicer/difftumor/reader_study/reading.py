@@ -157,7 +157,9 @@ class ReadingState:
             monotonic, wall = float(record["monotonic_s"]), float(record["wall_s"])
             self._pass_time(record["event"] == "joined", monotonic, wall)
             self._take(record)
-        except (KeyError, TypeError, IndexError) as error:
+        except StudyError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise StudyError(
                 f"Record {record.get('n')} of the journal cannot be understood ({error!r}). Use the program "
                 "version with which the study was made."
