@@ -42,7 +42,8 @@ test: lint
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 evaluate: $(READY)
-	$(PYTHON) Testing/evaluate/evaluate_demo_models.py; first=$$?; PYTHONPATH=. $(PYTHON) Testing/evaluate/evaluate_anomaly.py; second=$$?; $(PYTHON) Testing/evaluate/evaluate_segmentation.py && exit $$((first + second))
+	failed=0; for subject in demo_models anomaly segmentation learning; do \
+	  PYTHONPATH=. $(PYTHON) Testing/evaluate/evaluate_$$subject.py || failed=1; done; exit $$failed
 
 soak: $(READY)
 	$(PYTHON) -m pytest -m soak

@@ -153,10 +153,11 @@ def measured_times(cases: Iterable[Case]) -> dict[str, dict[str, float]]:
     """Waiting times of some cases."""
     found = {}
     for case in cases:
-        found[case.name] = waiting_times(case)
+        found[case.name] = waited = waiting_times(case)
         say(
-            f"  {case.name} {'x'.join(map(str, case.grid.shape))}: first result after "
-            f"{found[case.name]['first']:.1f} s, one more slice {found[case.name]['fourth']:.1f} s"
+            f"  {case.name} {'x'.join(map(str, case.grid.shape))}: first result after {waited['first']:.1f} s "
+            f"({waited['first_cpu']:.1f} of the processors), one more slice {waited['fourth']:.1f} s "
+            f"({waited['fourth_cpu']:.1f})"
         )
     return found
 

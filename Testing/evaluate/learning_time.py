@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from learning_cases import Case
 
 from difftumor.bridge import Bridge
@@ -20,16 +21,26 @@ POLL_S = 0.02
 def waiting_times(case: Case) -> dict[str, float]:
     """Seconds until the first result (nothing is started or loaded), and after one more labelled slice.
 
+    Returns: "first" and "fourth" on the clock, "first_cpu" and "fourth_cpu" of the worker's processor time.
     Raises: RuntimeError: the worker failed.
     """
     slices = case.chosen()
     with tempfile.TemporaryDirectory() as folder, Bridge(log_folder=Path(folder)) as bridge:
         first, told = _ask(bridge, case, slices)
+        first_cpu = _worker_cpu()
         following = told["next_slice"]
         if following is None:
             following = next(index for index in case.with_tumor if index not in slices)
         fourth, _ = _ask(bridge, case, [*slices, following])
-    return {"first": round(first, 2), "fourth": round(fourth, 2)}
+        fourth_cpu = _worker_cpu() - first_cpu
+    found = {"first": first, "fourth": fourth, "first_cpu": first_cpu, "fourth_cpu": fourth_cpu}
+    return {name: round(seconds, 2) for name, seconds in found.items()}
+
+
+def _worker_cpu() -> float:
+    """Processor seconds of the processes that this one has started."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(each.user + each.system for each in times)
 
 
 def _ask(bridge: Bridge, case: Case, slices: list[int]) -> tuple[float, dict[str, Any]]:
