@@ -9,6 +9,8 @@ from typing import Annotated
 import tyro
 
 from difftumor.commands.common import UsageError
+from difftumor.commands.study_audit import Audit
+from difftumor.commands.study_summarize import Power, Summarize
 from difftumor.commands.study_synthesis import OnTheFly
 from difftumor.console import Reporter, complain, say
 from difftumor.outputs import check_outputs, staged
@@ -234,8 +236,11 @@ def status_line(row: ReaderStatus) -> str:
 
 StudyCommand = (
     Annotated[Create, tyro.conf.subcommand("create")]
+    | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[Merge, tyro.conf.subcommand("merge")]
+    | Annotated[Summarize, tyro.conf.subcommand("summarize")]
+    | Annotated[Power, tyro.conf.subcommand("power")]
 )
 
 
