@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -33,6 +34,18 @@ def shared() -> Path:
 def no_user_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
     """Tests never read or write the models of the person who runs them."""
     monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
+
+
+@pytest.fixture
+def slack() -> float:
+    """What limits of time are multiplied with on a machine that is busy with other things."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: later garbage collections need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

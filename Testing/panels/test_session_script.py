@@ -12,7 +12,7 @@ import pytest
 from Testing.panels.session_script import ROOT
 
 
-def test_a_session_from_empty_scene_to_opened_again_scene(tmp_path):
+def test_a_session_from_empty_scene_to_opened_again_scene(tmp_path, slack):
     pytest.importorskip("trame_slicer", reason="needs trame-slicer for the views")
     if not _can_draw():
         pytest.skip("no off-screen OpenGL here (install libegl1 and libgl1-mesa-dri)")
@@ -33,7 +33,7 @@ def test_a_session_from_empty_scene_to_opened_again_scene(tmp_path):
     assert len(report["pictures"]) >= 12
     # Half a second, and as much grace for a busy machine, where the window's own process has to wait, too.
     waited = report["of that without a turn of the loop, s"]
-    assert report["cancelled within, s"] - waited < 1
+    assert report["cancelled within, s"] - waited < 1 * slack
 
 
 def _can_draw():

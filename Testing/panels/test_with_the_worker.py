@@ -149,7 +149,7 @@ def test_a_bent_scan_is_refused_and_its_hardened_copy_gets_the_tumor(real):
     assert result.GetName() == "CT hardened (synthetic)"
 
 
-def test_the_demonstration_model_is_cancelled_within_half_a_second(real):
+def test_the_demonstration_model_is_cancelled_within_half_a_second(real, slack):
     """While it paints, not only while it starts; and the next press works."""
     real.load_ct(shape=(120, 110, 60))
     real.parameters.synthesis.model = DEMONSTRATION
@@ -161,8 +161,7 @@ def test_the_demonstration_model_is_cancelled_within_half_a_second(real):
         start = time.monotonic()
         real.press(real.ui.synthesizeButton)
         wait(real, lambda: not real.panels.synthesis.run_button.running)
-        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        assert time.monotonic() - start < 0.5 * busy
+        assert time.monotonic() - start < 0.5 * slack
         assert "Nothing was changed" in real.message
         assert real.scene.GetNumberOfNodes() == before
     finish(real)

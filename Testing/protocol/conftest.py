@@ -155,9 +155,3 @@ def start_parent(tmp_path):
         parent.kill()
         parent.wait()
         parent.stdout.close()
-
-
-@pytest.fixture
-def slack():
-    """What limits of time are multiplied with on a machine that is busy with other things."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -234,7 +234,7 @@ def test_no_poll_holds_the_event_loop_for_a_tenth_of_a_second(session):
     assert longest < 0.1
 
 
-def test_cancel_ends_within_half_a_second_whatever_the_worker_does(session, case):
+def test_cancel_ends_within_half_a_second_whatever_the_worker_does(session, case, slack):
     ct, _, roi = case
     finished(session, session.synthesize(FIELDS, ct, roi_node=roi))
     os.kill(worker_pid(), signal.SIGSTOP)
@@ -243,9 +243,8 @@ def test_cancel_ends_within_half_a_second_whatever_the_worker_does(session, case
     started = time.monotonic()
     session.cancel()
     state = session.wait(number)
-    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert state.kind == "cancelled"
-    assert time.monotonic() - started < 0.5 * busy
+    assert time.monotonic() - started < 0.5 * slack
     assert scenes.tumors_of(session.scene.GetNodeByID("vtkMRMLScalarVolumeNode2")) == 1
 
 

@@ -209,6 +209,37 @@ class _PathLineEdit(QtWidgets.QWidget):
     showHistoryButton = QtCore.Property(bool, lambda self: False, lambda self, v: None)
 
 
+class _ElidingButton(QtWidgets.QPushButton):
+    """Leaves out the middle of a text that it has no room for, as ctkPushButton does."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self._words = words
+        policy = QtWidgets.QSizePolicy.Policy
+        self.setSizePolicy(policy.Expanding, policy.Fixed)
+
+    def show_words(self, words: str) -> None:
+        self._words = words
+        self._elide()
+        self.updateGeometry()
+
+    def minimumSizeHint(self) -> QtCore.QSize:
+        room = self.fontMetrics().horizontalAdvance("…") + self._margin()
+        return QtCore.QSize(room, super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._elide()
+
+    def _elide(self) -> None:
+        room = self.width() - self._margin()
+        middle = QtCore.Qt.TextElideMode.ElideMiddle
+        self.setText(self.fontMetrics().elidedText(self._words, middle, room))
+
+    def _margin(self) -> int:
+        return 2 * self.fontMetrics().horizontalAdvance("x")
+
+
 class _DirectoryButton(QtWidgets.QWidget):
     """A button that shows a folder and lets choose another one."""
 
@@ -218,7 +249,7 @@ class _DirectoryButton(QtWidgets.QWidget):
     def __init__(self, *parent: QtWidgets.QWidget) -> None:
         super().__init__(*parent)
         self._directory, self._caption = QtCore.QDir.currentPath(), ""
-        self._button = QtWidgets.QPushButton(self._directory)
+        self._button = _ElidingButton(self._directory)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._button)
@@ -228,7 +259,7 @@ class _DirectoryButton(QtWidgets.QWidget):
         path = QtCore.QDir(path).absolutePath()
         if path != self._directory:
             self._directory = path
-            self._button.setText(path)
+            self._button.show_words(path)
             emit(self, "directoryChanged(QString)", path)
 
     def browse(self) -> None:
