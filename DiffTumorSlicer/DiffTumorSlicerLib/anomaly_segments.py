@@ -11,7 +11,7 @@ from DiffTumorSlicerLib.anomaly_inputs import MAP
 from DiffTumorSlicerLib.anomaly_results import resolved
 from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.results import SEGMENTATION_ROLE, input_of, segmentation_of, sidecar_of
-from DiffTumorSlicerLib.segments import REGIONS, labelmap, terminology
+from DiffTumorSlicerLib.segments import REGIONS, box_of, labelmap, terminology
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import place_beside, volume_array
 
@@ -70,7 +70,7 @@ def segment_map(
     if (same := segmentation.GetSegmentIdBySegmentName(name)) and segmentation.GetSegment(same):
         segmentation.RemoveSegment(same)
     color = COLORS[segmentation.GetNumberOfSegments() % len(COLORS)]
-    box = _box_of(mask)
+    box = box_of(mask)
     image = labelmap(map_node, box, mask[box])
     segment_id = node.AddSegmentFromBinaryLabelmapRepresentation(image, name, color)
     segment = segmentation.GetSegment(segment_id) if segment_id else None
@@ -105,9 +105,3 @@ def _region(map_node: Any) -> str:
     """The anatomy of a map's model, for the terminology; "" if none is known."""
     organs = resolved(sidecar_of(map_node)).get("organs") or []
     return next((organ for organ in organs if organ in REGIONS), "")
-
-
-def _box_of(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    spans = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    i, j, k = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
-    return i, j, k

@@ -51,14 +51,18 @@ def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
 
 def can_segment(node: Any) -> bool:
     """Whether Slicer could write the tumors of a result as a DICOM segmentation."""
+    return _writes_segmentations() and segmentation_of(node) is not None
+
+
+def can_write_segmentation(scan: Any) -> bool:
+    """Whether Slicer could write a segmentation of a scan as DICOM: it must have come from its DICOM database."""
+    return _writes_segmentations() and bool(scan.GetAttribute(INSTANCES))
+
+
+def _writes_segmentations() -> bool:
     plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
     database = _database()
-    return (
-        "DICOMSegmentationPlugin" in plugins
-        and database is not None
-        and bool(database.isOpen)
-        and segmentation_of(node) is not None
-    )
+    return "DICOMSegmentationPlugin" in plugins and database is not None and bool(database.isOpen)
 
 
 def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = False) -> list[Path]:
@@ -82,7 +86,9 @@ def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = Fals
                 "modules."
             )
         )
-    written = [_export(scene, node, node, "DICOMScalarVolumePlugin", "image", folder)]
+    words = (file_stem(node), f"{MARK} tumor, research only: {node.GetName()}")
+    plugin = "DICOMScalarVolumePlugin"
+    written = [export_dicom(scene, node, node, plugin, "image", folder, *words)]
     if not segmentation:
         return written
     # For this export only: with its next tumor the result is not that series any more.
@@ -90,16 +96,41 @@ def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = Fals
     try:
         outlines = segmentation_of(node)
         plugin = "DICOMSegmentationPlugin"
-        return [*written, _export(scene, node, outlines, plugin, "segmentation", folder)]
+        return [
+            *written,
+            export_dicom(scene, node, outlines, plugin, "segmentation", folder, *words),
+        ]
     finally:
         node.RemoveAttribute(INSTANCES)
 
 
-def _export(scene: Any, result: Any, node: Any, plugin: str, what: str, folder: Path) -> Path:
-    """Let one of Slicer's DICOM plug-ins write a node into a folder of its own."""
+def export_dicom(
+    scene: Any,
+    image: Any,
+    node: Any,
+    plugin: str,
+    what: str,
+    folder: Path,
+    stem: str,
+    description: str,
+) -> Path:
+    """Let one of Slicer's DICOM plug-ins write a node into a folder of its own.
+
+    Args:
+        scene: of the nodes.
+        image: whose patient and study it belongs to.
+        node: what is written.
+        plugin: name of the class.
+        what: "image" or "segmentation".
+        folder: where to.
+        stem: the folder of its own begins with it.
+        description: of the series.
+
+    Raises: ExportError: it could not be written.
+    """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    tags = _patient_tags(hierarchy, result)
-    target = folder / f"{file_stem(result)}-{what}"
+    tags = _patient_tags(hierarchy, image)
+    target = folder / f"{stem}-{what}"
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -112,11 +143,10 @@ def _export(scene: Any, result: Any, node: Any, plugin: str, what: str, folder: 
     before = _files(target)
     exporter = slicer.modules.dicomPlugins[plugin]()
     exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
-    description = f"{MARK} tumor, research only: {result.GetName()}"
     tags |= {
         "SeriesDescription": description[:LONGEST_DESCRIPTION],
         "SeriesNumber": SERIES_NUMBERS[what],
-        "PatientComments": f"{MARK} tumor, research only",
+        "PatientComments": description.partition(":")[0],
     }
     for exportable in exportables:
         exportable.directory = str(target)

@@ -25,11 +25,21 @@ from slicer.parameterNodeWrapper import (
     parameterPack,
 )
 
-from difftumor.parameters import AnomalyParameters, SynthesisParameters
+from difftumor.parameters import (
+    AnomalyParameters,
+    LearningParameters,
+    SegmentationParameters,
+    SynthesisParameters,
+)
 from DiffTumorSlicerLib.heat_display import TABLES
+from DiffTumorSlicerLib.segmentation_results import OVERLAYS
 from DiffTumorSlicerLib.translation import tr as _
 
 SLICE_RANGES = ("slice", "visible", "organ")
+WAYS = (
+    "trained",
+    "learned",
+)  # of segmenting: with a trained model, or learning from painted slices
 SCHEMA_VERSION = 1  # of what a scene keeps; larger ones come from a newer module
 NOT_GIVEN: dict[type, Any] = {int: 0, float: 0.0, str: ""}
 
@@ -38,6 +48,7 @@ def pack_of(
     dataclass: type,
     defaults: Mapping[str, Any] | None = None,
     without: Collection[str] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> type:
     """Parameter pack with the simple fields of an engine dataclass.
 
@@ -48,6 +59,7 @@ def pack_of(
         dataclass: its fields carry `min` and `max` in their metadata (`difftumor.parameters`).
         defaults: where a panel starts from another value than the engine does.
         without: fields that a panel keeps in another way.
+        more: name -> annotated type, of what a panel keeps in their place.
     Returns: a new class; its names are the dataclass's.
     """
     hints = get_type_hints(dataclass)
@@ -57,6 +69,7 @@ def pack_of(
         if item.name not in without
         and (declared := _annotated(item, hints[item.name], (defaults or {}).get(item.name)))
     }
+    annotations |= more or {}
     name = dataclass.__name__.removesuffix("Parameters") + "Pack"
     return parameterPack(
         type(name, (), {"__annotations__": annotations, "__doc__": dataclass.__doc__})
@@ -87,6 +100,19 @@ def _annotated(item: Field[Any], hint: Any, default: Any) -> Any:
 SynthesisPack: Any = pack_of(SynthesisParameters, {"size": "small"})
 # Which slices are meant follows from the views, `slice_range` says how.
 AnomalyPack: Any = pack_of(AnomalyParameters, without=("slices",))
+# `others` are the further models of an ensemble, one per line.
+SegmentationPack: Any = pack_of(
+    SegmentationParameters,
+    without=("models",),
+    more={
+        "model": Annotated[str, Default("demo-liver-segmenter")],
+        "others": Annotated[str, Default("")],
+    },
+)
+# Which slices are labelled stands with the labels; features are the model's own choice.
+LearningPack: Any = pack_of(
+    LearningParameters, without=("labelled", "slices", "blocks", "timesteps")
+)
 
 
 @parameterNodeWrapper
@@ -114,6 +140,17 @@ class ModuleParameters:
     map_colors: Annotated[str, Choice(tuple(TABLES)), Default("inferno")]
     map_opacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
     anomaly: AnomalyPack  # type: ignore[valid-type]
+    segmenting_way: Annotated[str, Choice(WAYS), Default("trained")]
+    segmented_organ: vtkMRMLSegmentationNode
+    segmented_organ_id: str = ""
+    segmenter_values_of: str = ""  # the model whose recommended values `segmenting` was filled with
+    painted: vtkMRMLSegmentationNode
+    segmented: vtkMRMLSegmentationNode
+    keep_probability: bool = True
+    overlay: Annotated[str, Choice(("", *OVERLAYS)), Default("")]
+    overlay_opacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.5)]
+    segmenting: SegmentationPack  # type: ignore[valid-type]
+    learning: LearningPack  # type: ignore[valid-type]
 
 
 def open_parameters(node: vtkMRMLScriptedModuleNode) -> tuple[ModuleParameters, str]:
@@ -177,3 +214,21 @@ def anomaly_request(parameters: ModuleParameters) -> dict[str, Any]:
         name for name in ("noise_level", "steps", "map_kind", "normalisation") if not request[name]
     ]
     return {**request, **dict.fromkeys(empty)}
+
+
+def segmentation_request(parameters: ModuleParameters) -> dict[str, Any]:
+    """The parameters as fields of `SegmentationParameters`; what a model recommends is None until it was filled in."""
+    pack: Any = parameters.segmenting
+    request = {name: pack.getValue(name) for name in pack.allParameters}
+    model, others = request.pop("model"), request.pop("others").split("\n")
+    request["models"] = tuple(dict.fromkeys(filter(None, [model, *others])))
+    request["tumor_threshold"] = request["tumor_threshold"] or None
+    if parameters.segmenter_values_of != model:
+        request |= {"min_diameter_mm": None, "tumor_threshold": None}
+    return request
+
+
+def learning_request(parameters: ModuleParameters) -> dict[str, Any]:
+    """The parameters as fields of `LearningParameters`, without the labelled slices."""
+    pack: Any = parameters.learning
+    return {name: pack.getValue(name) for name in pack.allParameters}

@@ -107,6 +107,13 @@ def only_segment(segmentation_node: Any | None) -> str:
     )
 
 
+def box_of(mask: NDArray[np.bool_]) -> Box:
+    """The box around a mask that is not empty."""
+    box = _occupied(mask)
+    assert box is not None
+    return box
+
+
 def _occupied(mask: NDArray[np.bool_]) -> Box | None:
     """The box around a mask; None if it is empty."""
     spans = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]

@@ -107,6 +107,23 @@ def add_volume_like(scene: Any, node: Any, name: str, array: NDArray[Any]) -> An
     return _add_volume(scene, node, name, image, _vtk_affine(node), node.GetTransformNodeID())
 
 
+def add_box_of(scene: Any, node: Any, name: str, box: Box, array: NDArray[Any]) -> Any:
+    """Add a volume that covers a box of `node`, where the rest of it would hold nothing.
+
+    Args:
+        box: slices into `node`.
+        array: (I, J, K) of the box; copied.
+    Returns: the new node, beside `node` in the subject hierarchy.
+    """
+    image = vtk.vtkImageData()
+    image.SetDimensions(array.shape)
+    image.AllocateScalars(get_vtk_array_type(array.dtype), 1)
+    array_of(image)[:] = array
+    affine = own_affine(node)
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    return _add_volume(scene, node, name, image, to_vtk(affine), node.GetTransformNodeID())
+
+
 def add_resampled(scene: Any, node: Any, name: str, image: Any, affine: NDArray[np.float64]) -> Any:
     """Add a volume with another grid in the patient's space, looking like `node`."""
     return _add_volume(scene, node, name, image, to_vtk(affine), None)

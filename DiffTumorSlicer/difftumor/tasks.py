@@ -18,7 +18,7 @@ from difftumor.checkpoints import identify
 from difftumor.doctor import examine
 from difftumor.generators import load_generator
 from difftumor.grids import Grid
-from difftumor.learning_task import learn_task
+from difftumor.learning_task import apply_task, learn_task
 from difftumor.mr_images import check_same_geometry
 from difftumor.parameters import AnomalyParameters, SynthesisParameters, from_dict
 from difftumor.protocol import read_array, write_array, write_partial
@@ -218,6 +218,7 @@ def doctor(_request: dict[str, Any], _folder: Path, _context: Context) -> dict[s
 
 TASKS: dict[str, Callable[[dict[str, Any], Path, Context], dict[str, Any]]] = {
     "anomaly": anomaly,
+    "apply_learned": apply_task,
     "doctor": doctor,
     "identify_model": identify_model,
     "learn": learn_task,

@@ -12,6 +12,7 @@ import vtk
 from DiffTumorSlicerLib.panels.anomaly import AnomalyPanel
 from DiffTumorSlicerLib.panels.models import ModelsPanel
 from DiffTumorSlicerLib.panels.reader_study import ReaderStudyPanel
+from DiffTumorSlicerLib.panels.segmentation import SegmentationPanel
 from DiffTumorSlicerLib.panels.surroundings import Requirements, Surroundings
 from DiffTumorSlicerLib.panels.synthesis import SynthesisPanel
 from DiffTumorSlicerLib.panels.volumes import VolumesPanel
@@ -58,6 +59,7 @@ class Panels:
         self.volumes = VolumesPanel(around(ui.volumesSection))
         self.synthesis = SynthesisPanel(around(ui.synthesisSection))
         self.anomaly = AnomalyPanel(around(ui.anomalySection))
+        self.segmentation = SegmentationPanel(around(ui.segmentationSection))
         self.models = ModelsPanel(around(ui.modelsSection), self._read_models)
         study_section = ui.readerStudySection
         self.reader_study = ReaderStudyPanel(
@@ -70,6 +72,7 @@ class Panels:
         self._listeners: tuple[Any, ...] = (
             self.anomaly.follow,
             self.synthesis.follow,
+            self.segmentation.follow,
             self.models.follow,
         )
         for listener in self._listeners:
@@ -87,11 +90,12 @@ class Panels:
             node = parameters.parameterNode
             tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
             self._tags = (node, tag)
-            for panel in (self.volumes, self.anomaly, self.synthesis):
+            for panel in (self.volumes, self.anomaly, self.synthesis, self.segmentation):
                 self._guis.append(parameters.connectGui(panel.ui))
         self.volumes.set_parameter_node(parameters)
         self.anomaly.set_parameter_node(parameters)
         self.synthesis.set_parameter_node(parameters)
+        self.segmentation.set_parameter_node(parameters)
         self._dirty = True
         self.refresh()
         self._dirty = True  # while a scene is loaded, node selectors do not know its nodes yet
@@ -102,6 +106,7 @@ class Panels:
         self.volumes.enter()
         self.anomaly.enter()
         self.synthesis.enter()
+        self.segmentation.enter()
         self.models.enter()
         self._dirty = True
         self.refresh()
@@ -124,6 +129,7 @@ class Panels:
         self.volumes.cleanup()
         self.anomaly.cleanup()
         self.synthesis.cleanup()
+        self.segmentation.cleanup()
 
     def say(self, text: str) -> None:
         """Show a sentence to the person."""
@@ -138,6 +144,7 @@ class Panels:
         if self._entered and not self.reader_study.in_room:
             self.anomaly.tick()
             self.synthesis.tick()
+            self.segmentation.tick()
             self.refresh()
 
     def refresh(self) -> None:
@@ -148,6 +155,7 @@ class Panels:
             self._show_nodes()
             self.anomaly.refresh()
             self.synthesis.refresh()
+            self.segmentation.refresh()
 
     def _step_aside(self) -> None:
         """Let the panels give back the views that they use."""
@@ -163,6 +171,7 @@ class Panels:
             (self.synthesis.ui.roiSelector, self._parameters.roi),
             (self.synthesis.ui.resultSelector, self._parameters.result),
             *self.anomaly.selectors(),
+            *self.segmentation.selectors(),
         ):
             if selector.currentNode() is not node:
                 with quietly(selector):
@@ -172,6 +181,7 @@ class Panels:
         """Models came or went."""
         self.anomaly.inputs.read_models()
         self.synthesis.tumor.read_models()
+        self.segmentation.inputs.read_models()
 
     def _on_modified(self, *_: Any) -> None:
         self._dirty = True

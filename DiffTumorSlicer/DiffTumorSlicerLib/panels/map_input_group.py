@@ -1,8 +1,9 @@
-"""Which model, which images, and the organ or brain that a heat map is made in."""
+"""Which model, which images, and the organ or brain that is looked at: of heat maps and of segmentations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import slicer
@@ -22,20 +23,45 @@ BRAIN = "brain"
 NO_ORGAN = ("vessel", "cyst", "tumor", "lesion", "anomaly")  # words in names of other segments
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the parameter node keeps what is chosen here, and which models are offered.
+
+    Attributes:
+        pack: with the model.
+        area, segment: segmentation and segment of the organ or brain.
+        offered: rows of `difftumor.models.list_models` -> those that are offered, best first.
+        organ_needed: whether a CT model does nothing without its organ.
+    """
+
+    pack: str = "anomaly"
+    area: str = "area"
+    segment: str = "area_segment_id"
+    offered: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = anomaly_rows
+    organ_needed: bool = True
+
+
 class MapInputGroup:
-    """The group "Images and model" of the Anomaly panel."""
+    """The group "Images and model" of the Anomaly and of the Segmentation panel."""
 
     def __init__(
-        self, ui: Any, scene: Any, say: Callable[[str], None], model_changed: Callable[[], None]
+        self,
+        ui: Any,
+        scene: Any,
+        say: Callable[[str], None],
+        model_changed: Callable[[], None],
+        place: Place | None = None,
     ) -> None:
         """Connect the group.
 
         Args:
-            ui: widgets of the Anomaly panel.
+            ui: widgets of the panel.
             scene: where images and segmentations are looked for.
             say: shows a sentence to the person.
             model_changed: called when another model is chosen, as it recommends other values.
+            place: where the choice is kept; that of heat maps if None.
         """
+        self._place = place or Place()
         self._ui = ui
         self._scene = scene
         self._say = say
@@ -55,10 +81,31 @@ class MapInputGroup:
         keep_narrow(ui.t1Selector, ui.t1cSelector, ui.t2Selector, ui.flairSelector)
         self.read_models()
 
+    def use(self, place: Place) -> None:
+        """Choose among other models, and keep the choice in another place."""
+        if place != self._place:
+            self._place = place
+            self._looked = ()
+            self.read_models()
+
     @property
     def model(self) -> AnomalyModel:
         """Facts of the chosen model."""
         return self._model
+
+    @property
+    def area(self) -> Any:
+        """The segmentation of the organ or brain, or None."""
+        return None if self._parameters is None else getattr(self._parameters, self._place.area)
+
+    @property
+    def segment_id(self) -> str:
+        """The segment in it, or ""."""
+        return "" if self._parameters is None else getattr(self._parameters, self._place.segment)
+
+    @property
+    def _pack(self) -> Any:
+        return getattr(self._parameters, self._place.pack)
 
     @property
     def images(self) -> dict[str, Any]:
@@ -87,13 +134,13 @@ class MapInputGroup:
         self.read_models()
         found = self._finder.found()
         if found is not None and self._parameters is not None:
-            self._parameters.area = found
+            setattr(self._parameters, self._place.area, found)
             self._match_segment()
 
     def read_models(self) -> None:
         """Look which models there are; called when the Models panel changed them, and on entering."""
         try:
-            self._rows = anomaly_rows(models.list_models())
+            self._rows = self._place.offered(models.list_models())
         except models.ModelError as error:  # the registry of the installation cannot be read
             self._rows = []
             self._say(str(error))
@@ -104,7 +151,7 @@ class MapInputGroup:
         """What is still missing before a map can be made; "" if nothing is."""
         if self._parameters is None:
             return _("Next: choose a scan in the section Volumes.")
-        if not self._parameters.anomaly.model:
+        if not self._pack.model:
             return _("Next: choose a model.")
         if not self._model.of_brain and self._parameters.volume is None:
             return _("Next: choose a scan in the section Volumes.")
@@ -115,7 +162,8 @@ class MapInputGroup:
                 volume_grid(node)  # without it there is no place for a map
         except SceneError as error:
             return str(error)
-        if not self._model.of_brain and self._model.organs and not self._segment_is_chosen():
+        needs_organ = self._place.organ_needed and not self._model.of_brain
+        if needs_organ and self._model.organs and not self._segment_is_chosen():
             return _("Next: choose the segment of the organ that the model knows.")
         if not self._model.installed:
             return _("Next: get the chosen model in the section Models, or choose another one.")
@@ -165,9 +213,10 @@ class MapInputGroup:
                     names.append(copy.GetName())
                     field = f"sequence_{name}" if self._model.of_brain else "volume"
                     setattr(self._parameters, field, copy)
-                area = self._parameters.area
-                if area is not None and has_nonlinear_parent(area):
-                    self._parameters.area = harden_clone(self._scene, area)
+                if self.area is not None and has_nonlinear_parent(self.area):
+                    setattr(
+                        self._parameters, self._place.area, harden_clone(self._scene, self.area)
+                    )
         except SceneError as error:
             self._say(str(error))
             return
@@ -188,7 +237,7 @@ class MapInputGroup:
         """Show the parameters; writes nothing but sequences and an organ that can be told by name."""
         if self._parameters is None:
             return
-        chosen = self._parameters.anomaly.model
+        chosen = self._pack.model
         fill_combo(self._ui.mapModelComboBox, self._titles(chosen), chosen)
         if self._model.id != chosen:
             self._model = model_facts(chosen, self._rows)
@@ -210,10 +259,10 @@ class MapInputGroup:
         self._ui.areaLabel.text = _("Brain mask:") if brain else _("Organ outline:")
         selector = self._ui.areaSelector
         with quietly(selector):
-            if selector.currentNode() is not self._parameters.area:
-                selector.setCurrentNode(self._parameters.area)
-            if selector.currentSegmentID() != self._parameters.area_segment_id:
-                selector.setCurrentSegmentID(self._parameters.area_segment_id)
+            if selector.currentNode() is not self.area:
+                selector.setCurrentNode(self.area)
+            if selector.currentSegmentID() != self.segment_id:
+                selector.setCurrentSegmentID(self.segment_id)
         self._ui.mapRemedyButton.visible = bool(bent(self.images.values()))
 
     # ------------------------------------------------------------------------------------ inside
@@ -232,9 +281,9 @@ class MapInputGroup:
 
     def _choose_model(self) -> None:
         model = chosen_of(self._ui.mapModelComboBox)
-        if self._parameters is None or not model or model == self._parameters.anomaly.model:
+        if self._parameters is None or not model or model == self._pack.model:
             return
-        self._parameters.anomaly.model = model
+        self._pack.model = model
         self.refresh()
         self._match_segment()
 
@@ -247,7 +296,7 @@ class MapInputGroup:
         self._looked = state
         if self._model.of_brain and not any(self.images.values()):
             self._take_sequences()
-        if self._parameters.area is None:
+        if self.area is None:
             self._match_segment()
 
     def _take_sequences(self) -> dict[str, Any]:
@@ -260,33 +309,36 @@ class MapInputGroup:
     def _choose_area(self, node: Any) -> None:
         if self._parameters is None:
             return
-        self._parameters.area = node
-        self._parameters.area_segment_id = self._ui.areaSelector.currentSegmentID()
+        setattr(self._parameters, self._place.area, node)
+        self._set_segment(self._ui.areaSelector.currentSegmentID())
         if node is not None:
             self._match_segment()
 
     def _choose_segment(self, segment_id: str) -> None:
         if self._parameters is not None:
-            self._parameters.area_segment_id = segment_id
+            self._set_segment(segment_id)
+
+    def _set_segment(self, segment_id: str) -> None:
+        setattr(self._parameters, self._place.segment, segment_id)
 
     def _segment_is_chosen(self) -> bool:
-        return self._parameters.area is not None and bool(self._parameters.area_segment_id)
+        return self.area is not None and bool(self.segment_id)
 
     def _match_segment(self) -> None:
         """Choose the segment that is named like the model's organ; the person's own choice stays."""
         organs = (BRAIN,) if self._model.of_brain else self._model.organs
-        node, chosen = self._parameters.area, self._parameters.area_segment_id
+        node, chosen = self.area, self.segment_id
         if node is not None and chosen and _is_named(node, chosen, organs):
             return
         nodes = [node] if node is not None else _segmentations(self._scene, self._parameters)
         for one in nodes:
             for segment_id in one.GetSegmentation().GetSegmentIDs():
                 if _is_named(one, segment_id, organs):
-                    self._parameters.area = one
-                    self._parameters.area_segment_id = segment_id
+                    setattr(self._parameters, self._place.area, one)
+                    self._set_segment(segment_id)
                     return
         if node is None:
-            self._parameters.area_segment_id = ""
+            self._set_segment("")
 
 
 def _sequence_titles() -> dict[str, str]:

@@ -51,5 +51,10 @@ class RunButton:
         # While nothing runs, Escape belongs to whatever else wants it.
         self._escape.enabled = running
 
+    def rename(self, words: str) -> None:
+        """Start something else from now on."""
+        self._words = words
+        self.show(self.running)
+
     def _press(self) -> None:
         (self._cancel if self.running else self._start)()
