@@ -163,7 +163,7 @@ def apply_learned(
     votes, disagreement = segment_slices(seen, ensemble, report)
     canvas = Canvas(seen, np.zeros(grid.shape, np.uint8), (), learned.labels, seen.fine.indices)
     result = canvas.result(votes, disagreement, learned.names, "all", seen.notes)
-    settings = {"plane": plane, "slices": slices, "model": learned.card["id"]}
+    settings = {"plane": plane, "slices": slices, "learned": learned.card["id"]}
     return replace(result, settings=_listed(settings))
 
 

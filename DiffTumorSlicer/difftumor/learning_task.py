@@ -43,6 +43,27 @@ def run_learning(
     return result, learned, model.facts, model.device_name
 
 
+def run_learned(
+    images: Mapping[str, NDArray[np.generic]],
+    grid: Grid,
+    organ: NDArray[np.bool_] | None,
+    folder: str,
+    parameters: LearningParameters,
+    device: str,
+    cache: MutableMapping[str, Any],
+    callback: Callback,
+) -> tuple[LearnedResult, dict[str, Any], str]:
+    """Segment with what was learned before; of the parameters the model, the plane and the slices are used.
+
+    Returns: the result, the facts of the diffusion model, and the device that computed.
+    """
+    learned = read_learned_model(folder)
+    model = load_feature_model(parameters.model, device, cache, callback)
+    plane, slices = parameters.plane, parameters.slices
+    result = apply_learned(images, grid, organ, learned, model, plane, slices, callback, cache)
+    return result, model.facts, model.device_name
+
+
 def learn_task(request: dict[str, Any], folder: Path, context: Context) -> dict[str, Any]:
     """Worker task: arrays `image_<name>`, `labels` and (optionally) `organ` in; of a box `segmentation` and
     `uncertainty` out, as `LearnedResult` describes them.

@@ -143,6 +143,34 @@ def test_a_case_with_all_its_files(files, tmp_path, capsys):
     assert out.read_bytes() == before
 
 
+def test_what_was_learned_segments_the_case_again(files, tmp_path, capsys):
+    first, again, folder = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", tmp_path / "learned"
+    assert run(files, first, "--keep", "all", "--model-out", folder) == 0
+    words = ["learn", files["ct"], "--organ", f"{files['organ']}:5", "--learned", folder]
+    words += ["--model", files.folder / "ct", "--out", again, "--device", "cpu", "--quiet"]
+    assert main([str(word) for word in words]) == 0
+    assert "segmented with" in capsys.readouterr().out
+    others = np.setdiff1d(np.arange(SHAPE[2]), PAINTED)
+    one, other = (np.asarray(nib.load(path).dataobj)[..., others] for path in (first, again))
+    assert np.array_equal(one, other)
+    content = read_sidecar(tmp_path / "b.json")
+    assert content["inputs"]["learned"]["path"] == str(folder)
+    assert content["result"]["settings"]["learned"] == "learned"
+    # With another diffusion model, without its own, with labels too, or with a folder of something else.
+    words[-4] = tmp_path / "c.nii.gz"
+    for wrong, code, said in (
+        (["--model", "demo-abdomen-anomaly"], 1, "other weights"),
+        (["--labels", files["labels"]], 2, "either the labels"),
+        (["--model-out", tmp_path / "x"], 2, "nothing is learned"),
+        (["--learned", files.folder / "ct"], 1, "anomaly heat maps"),
+    ):
+        assert main([str(word) for word in [*words, *wrong]]) == code
+        assert said in capsys.readouterr().err
+    assert run(files, tmp_path / "c.nii.gz", model="ct") == 0
+    without = [str(word) for word in words if word not in ("--learned", folder)]
+    assert main(without) == 2
+
+
 def test_the_worker_gives_what_the_command_gives(files, tmp_path):
     assert run(files, tmp_path / "a.nii.gz", organ=files["organ"]) == 0
     folder = put(tmp_path / "request", files)

@@ -45,8 +45,10 @@ class Learn(CommonOptions):
     images: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")]]
     """One CT, or the sequences of an MR examination: NIfTI, NRRD, MHA, or a DICOM folder. Sequences are told by the
     names of the files (t1, t1c, t2, flair); where they are not, write t1=PATH."""
-    labels: Annotated[Path, tyro.conf.arg(metavar="MASK")]
+    labels: Annotated[Path | None, tyro.conf.arg(metavar="MASK")] = None
     """Labels on a few slices, on the grid of the images (brain: 1 edema, 2 necrotic core, 3 enhancing tumor)."""
+    learned: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Instead of labels: what was learned before (--model-out). It suits the case that it was learned from."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """Segmentation of all slices, with the values of the labels."""
     model: str | None = None
@@ -84,37 +86,38 @@ class Learn(CommonOptions):
 
     def run(self) -> int:
         """Do it; returns the exit code."""
+        if (self.labels is None) == (self.learned is None):
+            raise UsageError(
+                "give either the labels of a few slices (--labels MASK) or what was learned before (--learned FOLDER)"
+            )
+        if self.learned is not None and self.model_out is not None:
+            raise UsageError("--model-out needs --labels: with --learned nothing is learned")
         parameters = self.parameters()
         channels, modality = channels_of_model(parameters.model)
         files = assign_channels(self.images, channels)
-        case = Case(Path(next(iter(files.values()))).name, files, self.organ)
+        inputs = Case(Path(next(iter(files.values()))).name, files, self.organ)
         masks = [parse_mask_argument(self.organ)[0]] if self.organ else []
-        check_outputs(
-            self._outputs(), [*files.values(), *masks, self.labels], overwrite=self.overwrite
-        )
+        masks += [self.labels] if self.labels else []
+        check_outputs(self._outputs(), [*files.values(), *masks], overwrite=self.overwrite)
         if self.model_out is not None and self.model_out.exists() and not self.overwrite:
             raise FileExistsError(
                 f"{self.model_out} exists already. Choose another folder, or add --overwrite."
             )
         with Reporter(self.quiet) as reporter:
             tell_device(self.device, parameters.model, reporter, "less than a minute on two cores")
-            images = read_case(case, modality, self.series, reporter)
-            labels = read_labels(self.labels, images.grid)
+            images = read_case(inputs, modality, self.series, reporter)
+            labels = read_labels(self.labels, images.grid) if self.labels else None
             # Late, because torch takes seconds to import.
             from difftumor.learned_models import write_learned_model
-            from difftumor.learning_task import run_learning
+            from difftumor.learning_task import run_learned, run_learning
 
+            case = images.arrays, images.grid, images.organ
             with Stopping(reporter) as stopping:
-                result, learned, model, device = run_learning(
-                    images.arrays,
-                    images.grid,
-                    images.organ,
-                    labels,
-                    parameters,
-                    self.device,
-                    {},
-                    stopping.callback,
-                )
+                rest = parameters, self.device, {}, stopping.callback
+                if labels is None:
+                    result, model, device = run_learned(*case, str(self.learned), *rest)
+                else:
+                    result, learned, model, device = run_learning(*case, labels, *rest)
             for note in result.notes:
                 reporter.note(f"Note: {note}")
         self._write(images, labels, parameters, result, model, device)
@@ -128,6 +131,8 @@ class Learn(CommonOptions):
     def parameters(self) -> LearningParameters:
         """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
         model = self.model or MODELS.get(len(self.images), DEFAULTS["model"])
+        if self.learned is not None and not self.model:
+            model = features_of(self.learned)
         try:
             return LearningParameters(
                 model=str(Path(model).resolve()) if Path(model).exists() else model,
@@ -154,10 +159,10 @@ class Learn(CommonOptions):
             if result.next_slice is not None
             else ""
         )
-        return (
-            f"learned from {len(result.labelled)} slices: {volumes}{following}: {self.out}, "
-            f"side-car {sidecar_path(self.out)}"
-        )
+        how = f"learned from {len(result.labelled)} slices"
+        if self.learned is not None:
+            how, following = f"segmented with {self.learned}", ""
+        return f"{how}: {volumes}{following}: {self.out}, side-car {sidecar_path(self.out)}"
 
     def _outputs(self) -> list[Path]:
         """All files; the side-car comes last."""
@@ -167,7 +172,7 @@ class Learn(CommonOptions):
     def _write(
         self,
         images: CaseImages,
-        labels: NDArray[np.generic],
+        labels: NDArray[np.generic] | None,
         parameters: LearningParameters,
         result: LearnedResult,
         model: dict[str, Any],
@@ -175,12 +180,13 @@ class Learn(CommonOptions):
     ) -> None:
         """Write all files, or none."""
         segmentation, first = result.segmentation, images.first
-        inputs = images.described | {
-            "labels": {
-                "path": str(self.labels.resolve()),
-                "sha256": image_hash(labels, images.grid.affine),
-            }
-        }
+        inputs = dict(images.described)
+        if self.labels is not None and labels is not None:
+            sha256 = image_hash(labels, images.grid.affine)
+            inputs["labels"] = {"path": str(self.labels.resolve()), "sha256": sha256}
+        elif self.learned is not None:
+            sha256 = find_model(self.learned).card["sha256"]
+            inputs["learned"] = {"path": str(self.learned.resolve()), "sha256": sha256}
         facts = {"output_sha256": image_hash(segmentation, first.affine), **result.facts()}
         values = to_dict(parameters)
         values |= {name: value for name, value in result.settings.items() if name in values}
@@ -247,6 +253,17 @@ def parsed_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
         return tuple(int(word) for word in text.replace(" ", "").split(","))
     except ValueError:
         raise ValueError(f"{option} takes whole numbers, as in 40,52; got {text!r}") from None
+
+
+def features_of(learned: Path) -> str:
+    """The diffusion model that something was learned with.  Raises: ModelError: it is no such folder."""
+    told = find_model(learned).card.get("architecture", {}).get("arguments", {})
+    if not isinstance(told, dict) or "features_of" not in told:
+        raise ModelError(
+            f"{learned} is no folder of what was learned from labelled slices. Give a folder that was written with "
+            "--model-out, or labels (--labels MASK)."
+        )
+    return str(told["features_of"]["id"])
 
 
 def channels_of_model(model: str) -> tuple[tuple[str, ...], str]:
