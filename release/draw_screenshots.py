@@ -1,34 +1,47 @@
-"""Make the pictures of the tutorial and of the extension's page from those of the scripted session.
+"""Make the pictures of the tutorial and of the extension's page from those of the scripted sessions.
 
-python -m Testing.panels.session_script FOLDER
-python release/draw_screenshots.py FOLDER
+python release/draw_screenshots.py                      # runs all sessions: some minutes
+python release/draw_screenshots.py anomaly_session      # one of them
 python release/fill_in.py
 """
 
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-TARGET = Path(__file__).resolve().parents[1] / "Resources"
-# The step of the session, and the name in Resources. What begins with "screenshot" goes to the Extensions Manager.
-PICTURES = {
-    "tumor": "screenshot-1-result",
-    "compare": "screenshot-2-compare",
-    "variants": "screenshot-3-variants",
-    "empty": "tutorial-01-empty",
-    "scan": "tutorial-02-scan",
-    "placed": "tutorial-03-placed",
-    "turned": "tutorial-04-turned",
-    "running": "tutorial-05-running",
-    "cancelled": "tutorial-06-cancelled",
-    "two-tumors": "tutorial-07-two-tumors",
-    "opened-again": "tutorial-08-opened-again",
-    "models": "tutorial-09-models",
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "Resources"
+# Of each session in Testing/panels: its step, and the name in Resources. What begins with "screenshot" goes to the
+# Extensions Manager.
+SESSIONS = {
+    "session_script": {
+        "tumor": "screenshot-1-result",
+        "compare": "screenshot-2-compare",
+        "variants": "screenshot-3-variants",
+        "empty": "tutorial-01-empty",
+        "scan": "tutorial-02-scan",
+        "placed": "tutorial-03-placed",
+        "turned": "tutorial-04-turned",
+        "running": "tutorial-05-running",
+        "cancelled": "tutorial-06-cancelled",
+        "two-tumors": "tutorial-07-two-tumors",
+        "opened-again": "tutorial-08-opened-again",
+        "models": "tutorial-09-models",
+    },
+    "anomaly_session": {
+        "strongest": "screenshot-4-heat-map",
+        "curve-clicked": "tutorial-10-confidence",
+        "sheet": "tutorial-11-sheet",
+        "head-map": "tutorial-12-head",
+    },
 }
 LARGEST_BYTES = 150_000
 COLORS = 120
@@ -65,15 +78,31 @@ def palette_of(picture: Image.Image, grays: int) -> Image.Image:
     return palette
 
 
-def main(folder: Path) -> int:
-    """Write all of them."""
-    for step, name in PICTURES.items():
-        source = next(iter(folder.glob(f"??-{step}.png")))
-        data = small_png(Image.open(source).convert("RGB"))
-        (TARGET / f"{name}.png").write_bytes(data)
-        print(f"{name}.png {len(data) // 1000} kB")  # noqa: T201
+def draw(session: str) -> None:
+    """Run a session and write its pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [sys.executable, "-m", f"Testing.panels.{session}", folder],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join((str(ROOT / "DiffTumorSlicer"), str(ROOT))),
+            },
+            check=True,
+        )
+        for step, name in SESSIONS[session].items():
+            source = next(Path(folder).glob(f"??-{step}.png"))
+            data = small_png(Image.open(source).convert("RGB"))
+            (TARGET / f"{name}.png").write_bytes(data)
+            print(f"{name}.png {len(data) // 1000} kB")  # noqa: T201
+
+
+def main(sessions: list[str]) -> int:
+    """Draw those of some sessions, or of all."""
+    for session in sessions or SESSIONS:
+        draw(session)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[1:]))

@@ -110,7 +110,7 @@ def add_map(
         shown[heat.box] = heat.values
         tell_changed(into)
         _replace_healthy(scene, into, heat, settings)
-        _describe(scene, into, source, heat)
+        _describe(scene, into, heat)
         return into
     values = np.zeros(shape, np.float32)
     values[heat.box] = heat.values
@@ -122,7 +122,7 @@ def add_map(
             node.SetAttribute(LIVE, "1")
         node.SetNodeReferenceID(INPUT_ROLE, source.GetID())
         _replace_healthy(scene, node, heat, settings)
-        _describe(scene, node, source, heat)
+        _describe(scene, node, heat)
     except Exception:
         remove_map(scene, node)
         raise
@@ -161,7 +161,7 @@ def axis_of(map_node: Any) -> int:
     return slice_axis(volume_grid(map_node), plane_of(map_node))
 
 
-def _describe(scene: Any, node: Any, source: Any, heat: HeatMap) -> None:
+def _describe(scene: Any, node: Any, heat: HeatMap) -> None:
     node.SetAttribute(SIDECAR, json.dumps(heat.sidecar))
     add_curve(
         scene,
@@ -170,7 +170,6 @@ def _describe(scene: Any, node: Any, source: Any, heat: HeatMap) -> None:
         {
             "axis": heat.normal,
             "limit": heat.limit,
-            "title": f"{source.GetName()}: confidence of the classifier",
         },
     )
 

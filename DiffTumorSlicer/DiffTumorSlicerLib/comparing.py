@@ -39,7 +39,7 @@ class SideBySide:
         self._views, self._layouts = views, layouts or LAYOUT_IDS
         self._before: int | None = None  # the user's layout
         self._panes: list[tuple[str, str, str, float]] = []  # view, ids of volume and overlay
-        self._orientation, self._field_mm = "Axial", FIELD_MM
+        self._orientation, self._field_mm, self._width_mm = "Axial", FIELD_MM, 0.0
         self._center: Point | None = None
         self._restless = 0
 
@@ -59,6 +59,7 @@ class SideBySide:
         center: Point | None,
         orientation: str = "Axial",
         field_mm: float = FIELD_MM,
+        width_mm: float = 0.0,
     ) -> None:
         """Show volumes side by side.
 
@@ -67,6 +68,7 @@ class SideBySide:
             center: what the views are centered on, RAS mm; None leaves them in the middle.
             orientation: of the views, as Slicer names it.
             field_mm: height of the views.
+            width_mm: what they show at least from side to side; narrow views are higher then.
         """
         layout = self._layout()
         if layout is None:
@@ -87,7 +89,8 @@ class SideBySide:
         for view, (_title, node, *over) in zip(views, panes, strict=True):
             overlay, opacity = (over[0].GetID(), over[1]) if over else ("", 0.0)
             self._panes.append((view, node.GetID(), overlay, opacity))
-        self._center, self._orientation, self._field_mm = center, orientation, field_mm
+        self._center, self._orientation = center, orientation
+        self._field_mm, self._width_mm = field_mm, width_mm
         self._restless = 3
         self.settle()
 
@@ -112,7 +115,8 @@ class SideBySide:
                 continue
             wide, high = slice_node.GetDimensions()[:2]
             depth = slice_node.GetFieldOfView()[2]
-            slice_node.SetFieldOfView(self._field_mm * wide / max(high, 1), self._field_mm, depth)
+            pixel = max(self._field_mm / max(high, 1), self._width_mm / max(wide, 1))
+            slice_node.SetFieldOfView(pixel * wide, pixel * high, depth)
             slice_node.SetXYZOrigin(0, 0, 0)
             slice_node.JumpSliceByCentering(*self._center)
 

@@ -37,8 +37,8 @@ def add_curve(
         scene: of the map.
         map_node: what the slices belong to.
         slices: each with `position_mm` and `probability`.
-        facts: `axis` (0, 1, 2 for R, A, S: along which the positions are), `limit` (least probability of a
-            slice that is marked, or None) and `title`.
+        facts: `axis` (0, 1, 2 for R, A, S: along which the positions are) and `limit` (least probability of a
+            slice that is marked, or None).
     """
     remove_curve(scene, map_node)
     name = map_node.GetName()
@@ -59,7 +59,7 @@ def add_curve(
         series.append(_series(scene, "Limit of a mark", table, LIMIT, GREY, dashed=True))
     series.append(_series(scene, "Slice on screen", here, PROBABILITY, HERE, markers=False))
     chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{name} confidence")
-    chart.SetTitle(facts.get("title") or "Confidence of the classifier")
+    chart.SetTitle("Confidence of the classifier")
     # In words, as a legend would lie over the curve.
     limit = ", dashed: limit of a mark" if facts.get("limit") else ""
     chart.SetXAxisTitle(f"Slice, mm {AXES[facts['axis']]} (orange: on screen{limit})")

@@ -102,6 +102,14 @@ def pointed_position(scene: Any) -> Point | None:
     crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     if crosshair is not None and crosshair.GetCrosshairMode() != crosshair.NoCrosshair:
         return tuple(float(v) for v in crosshair.GetCrosshairRAS())  # type: ignore[return-value]
+    return viewed_position(scene)
+
+
+def viewed_position(scene: Any) -> Point | None:
+    """Where the three slice views meet, wherever the crosshair is.
+
+    Returns: world RAS mm, or None if there are no slice views.
+    """
     slices = [scene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in SLICE_NAMES]
     slices = [node for node in slices if node is not None]
     if not slices:

@@ -15,7 +15,7 @@ from difftumor.grids import Grid
 from difftumor.slice_layout import PLANES, slice_axis
 from DiffTumorSlicerLib.comparing import OWN_VIEWS
 from DiffTumorSlicerLib.geometry import SceneError, to_array
-from DiffTumorSlicerLib.placing import Point, pointed_position
+from DiffTumorSlicerLib.placing import Point, viewed_position
 from DiffTumorSlicerLib.translation import tr as _
 
 OBLIQUE_DEG = 1.0
@@ -31,7 +31,7 @@ def this_slice(scene: Any, grid: Grid, plane: Any) -> int:
 
     Raises: SceneError: no slice view, or they show a place outside the scan.
     """
-    point = pointed_position(scene)
+    point = viewed_position(scene)
     if point is None:
         raise SceneError(
             _(
@@ -94,7 +94,7 @@ def organ_slices(organ: NDArray[np.bool_] | None, grid: Grid, plane: Any) -> tup
 
 def show_slice(scene: Any, grid: Grid, axis: int, index: int) -> None:
     """Let the views of a plane show one of its slices; where they look in the plane stays."""
-    point = pointed_position(scene)
+    point = viewed_position(scene)
     middle = (np.asarray(grid.shape) - 1) / 2
     at = grid.to_ijk(np.asarray(point)) if point is not None else middle
     at = np.clip(at, 0, np.asarray(grid.shape) - 1)

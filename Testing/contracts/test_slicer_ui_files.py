@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 
 pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
@@ -151,6 +153,19 @@ def test_every_text_of_a_ui_file_ends_up_in_a_label_that_wraps_or_is_short():
         and widget.properties.get("wordWrap") != "true"
     }
     assert wide == set()
+
+
+def test_a_long_sentence_does_not_widen_the_panel():
+    """A collapsible button is as wide as its content wishes, and a wrapped label wishes for a short block of text."""
+    columns = {"modalityValue", "orientationValue"}  # two beside each other, of a word each
+    free = []
+    for path in UI_FILES:
+        for label in ElementTree.parse(path).iterfind(".//widget[@class='QLabel']"):
+            if label.find("property[@name='wordWrap']") is not None:
+                policy = label.find("property[@name='sizePolicy']/sizepolicy")
+                if policy is None or policy.get("hsizetype") != "Ignored":
+                    free.append(label.get("name"))
+    assert set(free) == columns
 
 
 def test_the_module_finds_all_of_its_ui_files():

@@ -103,11 +103,15 @@ def test_the_request_carries_what_the_panel_shows(bench):
 
 def test_this_slice_and_what_the_views_show(bench):
     bench.load_case()
-    bench.look_at((30.0, 26.0, 20.0))
+    bench.look_at((30.0, 26.0, 20.4))
     bench.choose(bench.ui.rangeComboBox, "slice")
     assert plain(bench.ui.estimateLabel).startswith("1 slice")
     bench.press(bench.ui.runButton)
     assert bench.bridge.requests[1][1]["parameters"]["slices"] == (20, 21)
+    red = bench.scene.GetNodeByID("vtkMRMLSliceNodeRed")
+    assert red.GetSliceToRAS().GetElement(2, 3) == pytest.approx(20.0), (
+        "not diluted by the next slice"
+    )
     bench.panels.anomaly.cancel()
     bench.turn()
     bench.choose(bench.ui.rangeComboBox, "visible")

@@ -81,6 +81,21 @@ def test_going_to_a_slice_moves_the_views_of_its_plane_only(scene):
     assert ranges.this_slice(scene, grid, "sagittal") == 30
 
 
+def test_the_slice_on_screen_is_not_that_of_a_crosshair_left_behind(scene):
+    node = add_ct(scene)
+    grid = volume_grid(node)
+    add_views(scene, at=(30, 26, 20))
+    crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode") or scene.AddNewNodeByClass(
+        "vtkMRMLCrosshairNode"
+    )
+    crosshair.SetCrosshairMode(crosshair.ShowBasic)
+    crosshair.SetCrosshairRAS(10.0, 10.0, 5.0)
+    assert ranges.this_slice(scene, grid, "axial") == 20
+    ranges.show_slice(scene, grid, 2, 33)
+    assert ranges.this_slice(scene, grid, "axial") == 33
+    assert ranges.this_slice(scene, grid, "sagittal") == 30
+
+
 def test_slices_of_an_organ_and_its_brightest_place(scene):
     node = add_ct(scene)
     grid = volume_grid(node)

@@ -7,6 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from difftumor.slice_layout import slice_axis
 from DiffTumorSlicerLib.anomaly_jobs import Cell, show_cell
 from DiffTumorSlicerLib.anomaly_results import maps_of
 from DiffTumorSlicerLib.geometry import SceneError
@@ -23,7 +24,13 @@ from DiffTumorSlicerLib.panels.sweep_group import SweepGroup
 from DiffTumorSlicerLib.panels.widgets import say
 from DiffTumorSlicerLib.parameter_node import anomaly_request
 from DiffTumorSlicerLib.results import input_of
-from DiffTumorSlicerLib.slice_ranges import is_oblique, this_slice, turn_views, visible_slices
+from DiffTumorSlicerLib.slice_ranges import (
+    is_oblique,
+    show_slice,
+    this_slice,
+    turn_views,
+    visible_slices,
+)
 from DiffTumorSlicerLib.volume_nodes import volume_grid
 
 PANEL = "anomaly"
@@ -230,8 +237,11 @@ class AnomalyPanel:
         return None
 
     def _index_on_screen(self) -> int:
-        plane = self._parameters.anomaly.plane
-        return this_slice(self._scene, volume_grid(self.inputs.scan), plane)
+        """The slice on screen; views between two slices move to its middle, where its map is seen undiluted."""
+        grid, plane = volume_grid(self.inputs.scan), self._parameters.anomaly.plane
+        index = this_slice(self._scene, grid, plane)
+        show_slice(self._scene, grid, slice_axis(grid, plane), index)
+        return index
 
     def _start(self, request: Callable[[], int], kind: str) -> None:
         """Send a request to the session, or say why not."""

@@ -33,12 +33,12 @@ from DiffTumorSlicerLib.heat_display import (
 from DiffTumorSlicerLib.panels.curve_group import CurveGroup
 from DiffTumorSlicerLib.panels.saving import save_as
 from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, keep_narrow, quietly, say
-from DiffTumorSlicerLib.placing import pointed_position, show_position
+from DiffTumorSlicerLib.placing import show_position, viewed_position
 from DiffTumorSlicerLib.results import input_of, sidecar_of
 from DiffTumorSlicerLib.slice_ranges import brightest, normal_axis, slice_at
 from DiffTumorSlicerLib.volume_nodes import volume_array, volume_grid
 
-FIELD_MM = 220.0  # a head or half an abdomen
+FIELD_MM, WIDTH_MM = 220.0, 130.0  # a head or half an abdomen
 ORIENTATIONS = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
 
 
@@ -285,7 +285,7 @@ class HeatGroup:
             (_("Rewritten as healthy"), healthy[0]),
         )
         self._healthy_views.show(
-            panes, pointed_position(self._scene), orientation_of(node), FIELD_MM
+            panes, viewed_position(self._scene), orientation_of(node), FIELD_MM, WIDTH_MM
         )
 
     def _compare(self, on: bool) -> None:
@@ -303,7 +303,9 @@ class HeatGroup:
             (title, input_of(one) or one, one, asked.map_opacity)
             for title, one in ((_("First map"), node), (_("Second map"), other))
         ]
-        self._map_views.show(panes, pointed_position(self._scene), orientation_of(node), FIELD_MM)
+        self._map_views.show(
+            panes, viewed_position(self._scene), orientation_of(node), FIELD_MM, WIDTH_MM
+        )
         self._say(
             _("First: {first}. Second: {second}.").format(
                 first=node.GetName(), second=other.GetName()
