@@ -180,7 +180,9 @@ class Journal:
                 f"{self.path} is not there any more ({error.strerror}); the answer was not stored. Put "
                 "the folder back where it was, and open the study again."
             ) from error
-        if (own.st_ino, own.st_size) != (there.st_ino, self._size):
+        # Windows lets nobody move or replace an open file, and may tell old facts about its name.
+        replaced = os.name != "nt" and own.st_ino != there.st_ino
+        if replaced or own.st_size != self._size:
             raise JournalError(
                 f"{self.path} was changed by another program; the answer was not stored. Close other "
                 "programs that use it, and open the study again."
