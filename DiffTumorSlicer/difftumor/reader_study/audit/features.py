@@ -17,9 +17,9 @@ from difftumor.reader_study.audit.showings import lesion_mask
 
 AIR_HU, FAT_HU, SOFT_HU, BONE_HU = (-3000, -300), (-150, -30), (0, 200), (250, 4000)
 AWAY_MM = 8.0  # from here on the image is no longer that of the lesion
-RINGS_MM = {"0-3 mm": (0.0, 3.0), "3-6 mm": (3.0, 6.0)}
-REFERENCE_MM = (AWAY_MM, 16.0)
-FEWEST_VOXELS = 60
+RING_MM = 3.0  # width of the two rings in which a seam is looked for
+REACH_MM = 18.0  # how far around the lesion its surroundings go
+FEWEST_VOXELS = 40
 MOST_VOXELS = 2_000_000  # of those that enter histograms
 # How figures are named in reports: "kind: name".
 Features = dict[tuple[str, str], float]
@@ -40,7 +40,7 @@ def image_features(path: Path, lesions: Mapping[str, Any] | None) -> Features:
     if lesions is None:
         return {**_whole(array, None), **_noise(array, np.ones(array.shape, bool), "in the image")}
     mask = lesion_mask(lesions, grid)
-    box = _around(mask, grid, REFERENCE_MM[1])
+    box = _around(mask, grid, REACH_MM)
     part, inside = array[box].astype(np.float32), mask[box]
     distance = ndimage.distance_transform_edt(~inside, sampling=grid.spacing)
     far = distance > AWAY_MM
@@ -49,7 +49,7 @@ def image_features(path: Path, lesions: Mapping[str, Any] | None) -> Features:
     return {
         **_whole(array, away),
         **_noise(part, far, "away from the lesion"),
-        **_seam(part, distance),
+        **_seam(part, distance, grid.spacing),
         **_lesion_digits(part, inside, far),
     }
 
@@ -114,55 +114,71 @@ def _lesion_digits(
 def _noise(array: NDArray[np.generic], where: NDArray[np.bool_], place: str) -> Features:
     """Strength and grain of noise in soft tissue."""
     soft = where & (array >= SOFT_HU[0]) & (array < SOFT_HU[1])
-    along = [_second_difference(array, soft, axis) for axis in range(3)]
-    two = _second_difference(array, soft, 0, 2)
+    right, front, up = (_spread(_bends(array, soft, axis)) for axis in range(3))
+    in_slice = (right + front) / 2
+    grain = _ratio(_spread(_bends(array, soft, 0, reach=2)), right)
     return {
-        ("noise", f"noise in the slice {place}"): (along[0] + along[1]) / 2,
-        ("noise", f"noise along R by that along A {place}"): _ratio(along[0], along[1]),
-        ("noise", f"noise across slices by that in the slice {place}"): _ratio(
-            along[2], (along[0] + along[1]) / 2
-        ),
-        ("noise", f"grain (noise over two voxels by that over one) {place}"): _ratio(two, along[0]),
+        ("noise", f"noise in the slice {place}"): in_slice,
+        ("noise", f"noise along R by that along A {place}"): _ratio(right, front),
+        ("noise", f"noise across slices by that in the slice {place}"): _ratio(up, in_slice),
+        ("noise", f"grain (noise over two voxels by that over one) {place}"): grain,
     }
 
 
-def _seam(part: NDArray[np.float32], distance: NDArray[np.floating]) -> Features:
-    """Noise and steps close to the lesion, by those farther away; blending leaves traces there."""
-    soft = (part >= SOFT_HU[0]) & (part < SOFT_HU[1])
-    low, high = REFERENCE_MM
-    reference = soft & (distance > low) & (distance <= high)
+def _seam(
+    part: NDArray[np.float32], distance: NDArray[np.floating], spacing_mm: NDArray[np.float64]
+) -> Features:
+    """Noise in two rings around the lesion, by that farther away; blending leaves traces there.
+
+    Args:
+        part: HU around the lesion.
+        distance: from the lesion, mm; 0 inside.
+        spacing_mm: voxel size; a ring is two voxels wide at least.
+    """
+    soft = (part >= SOFT_HU[0]) & (part < SOFT_HU[1]) & (distance > 0)
+    width = max(RING_MM, 2 * float(spacing_mm[:2].max()))
+    rings = {
+        "next to the lesion": (distance > 0) & (distance <= width),
+        "a little away from the lesion": (distance > width) & (distance <= 2 * width),
+    }
+    reference = distance > max(AWAY_MM, 2.5 * width)
     found: Features = {}
-    for name, (first, last) in RINGS_MM.items():
-        ring = soft & (distance > first) & (distance <= last)
-        for what, reach in (("noise", 1), ("noise over two voxels", 2)):
-            near = np.mean([_second_difference(part, ring, axis, reach) for axis in (0, 1)])
-            far = np.mean([_second_difference(part, reference, axis, reach) for axis in (0, 1)])
-            found["seam", f"{what} {name} outside the lesion by that farther away"] = _ratio(
-                float(near), float(far)
-            )
+    for what, reach in (("noise", 1), ("noise over two voxels", 2)):
+
+        def spread(middles: NDArray[np.bool_], reach: int = reach) -> float:
+            both = [_bends(part, soft, axis, reach, middles) for axis in (0, 1)]
+            return _spread(np.concatenate(both))
+
+        far = spread(reference)
+        for name, ring in rings.items():
+            found["seam", f"{what} {name} by that farther away"] = _ratio(spread(ring), far)
     return found
 
 
-def _second_difference(
-    array: NDArray[np.generic], where: NDArray[np.bool_], axis: int, reach: int = 1
-) -> float:
-    """Spread of a[i - reach] - 2 a[i] + a[i + reach] over triples that lie in `where`: blind to slopes.
-
-    The root mean square without the outer tenth, since edges are no noise; NaN below FEWEST_VOXELS triples.
-    """
+def _bends(
+    array: NDArray[np.generic],
+    where: NDArray[np.bool_],
+    axis: int,
+    reach: int = 1,
+    middles: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """a[i - reach] - 2 a[i] + a[i + reach] of triples in `where` with their middle in `middles`: blind to slopes."""
     values, kept = np.moveaxis(array, axis, 0), np.moveaxis(where, axis, 0)
     if values.shape[0] <= 2 * reach:
-        return math.nan
+        return np.empty(0, np.float32)
     left, middle, right = slice(None, -2 * reach), slice(reach, -reach), slice(2 * reach, None)
     triples = kept[left] & kept[middle] & kept[right]
-    if int(triples.sum()) < FEWEST_VOXELS:
+    if middles is not None:
+        triples &= np.moveaxis(middles, axis, 0)[middle]
+    a, b, c = (values[part][triples].astype(np.float32) for part in (left, middle, right))
+    return a - 2 * b + c
+
+
+def _spread(values: NDArray[np.float32]) -> float:
+    """Root mean square with the outer tenth drawn in, since edges are no noise; NaN of too few."""
+    if values.size < FEWEST_VOXELS:
         return math.nan
-    bent = (
-        values[left][triples].astype(np.float32)
-        - 2 * values[middle][triples].astype(np.float32)
-        + values[right][triples].astype(np.float32)
-    )
-    return float(np.sqrt(np.mean(np.clip(bent, *np.percentile(bent, [5, 95])) ** 2)))
+    return float(np.sqrt(np.mean(np.clip(values, *np.percentile(values, [5, 95])) ** 2)))
 
 
 def _ratio(above: float, below: float) -> float:

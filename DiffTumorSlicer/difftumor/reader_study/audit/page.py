@@ -16,7 +16,7 @@ SECRET = "This report tells of the truth of the study: it stays with the coordin
 METHODS = (
     "File size, time, permissions and every header field must be equal in all files of all packages; copies of a case "
     "must be equal byte by byte; nothing of the key may occur in a text or header. Figures of images leave the lesion "
-    "out (noise and histogram from 8 mm on, the seam in rings of 0 to 3 and 3 to 6 mm around it); they are ranked "
+    "out (noise and histogram from 8 mm on, the seam in two rings around it, 3 mm or two voxels wide); they are ranked "
     "within organs and tested by 2000 permutations of the truth, adjusted for all figures together. Orders are tested "
     "likewise. The classifier is a logistic regression, cross-validated in five parts, with a permutation p. Each of "
     "these has a level of 1 %: about three clean studies of a hundred raise an alarm by chance."
