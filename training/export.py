@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor
 
-from difftumor.model_cards import ModelError
 from difftumor.model_folders import write_model_folder
 from difftumor.networks.vqgan import VQGAN
 from difftumor.schedules import cosine_betas
+from training.export_program import run_export
 from training.latents import load_autoencoder
-from training.runs import CHECKPOINT_NAME, RunError, read_checkpoint_file
+from training.runs import CHECKPOINT_NAME, read_checkpoint_file
 
 # Buffers of the codebook that only training needs.
 TRAINING_ONLY = ("codebook.N", "codebook.z_avg")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,15 +93,7 @@ def _samples(path: Path) -> int | None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    settings = tyro.cli(Export, args=args, prog="python -m training.export")
-    try:
-        card = export(settings)
-    except (OSError, RunError, ModelError, ValueError, KeyError) as error:
-        logger.error("%s", error)
-        return 1
-    logger.info("wrote %s (%s)", settings.out, card["id"])
-    return 0
+    return run_export(Export, export, "training.export", args)
 
 
 if __name__ == "__main__":

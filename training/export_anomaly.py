@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import tyro
 from torch import Tensor
 
 from difftumor.anomaly_files import write_anomaly_model
 from difftumor.anomaly_slices import SliceFormat
-from difftumor.model_cards import ModelError
 from difftumor.networks.guided_classifier import GuidedClassifier
 from difftumor.networks.guided_unet import GuidedUNet
 from training.anomaly_classifier import network_arguments as classifier_arguments
 from training.anomaly_config import GuidedClassifierSize, GuidedUNetSize
 from training.anomaly_diffusion import network_arguments as unet_arguments
-from training.runs import CHECKPOINT_NAME, RunError, read_checkpoint_file
+from training.export_program import run_export
+from training.runs import CHECKPOINT_NAME, read_checkpoint_file
 from training.slice_batches import HEALTHY
-from training.slice_sets import SliceSet, SliceSetError, read_slice_set
+from training.slice_sets import SliceSet, read_slice_set
 
 SizeT = TypeVar("SizeT", GuidedUNetSize, GuidedClassifierSize)
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -157,15 +152,7 @@ def origin(slices: SliceSet) -> dict[str, Any]:
 
 def main(args: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    settings = tyro.cli(Export, args=args, prog="python -m training.export_anomaly")
-    try:
-        card = export(settings)
-    except (OSError, RunError, SliceSetError, ModelError, ValueError, KeyError) as error:
-        logger.error("%s", error)
-        return 1
-    logger.info("wrote %s (%s)", settings.out, card["id"])
-    return 0
+    return run_export(Export, export, "training.export_anomaly", args)
 
 
 if __name__ == "__main__":

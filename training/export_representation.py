@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from difftumor.feature_models import write_representation_model
-from difftumor.model_cards import ModelError
 from training.diffusion_sources import open_diffusion
 from training.export_anomaly import described, origin, read_run
-from training.runs import RunError
-from training.slice_sets import SliceSetError, read_slice_set
-
-logger = logging.getLogger(__name__)
+from training.export_program import run_export
+from training.slice_sets import read_slice_set
 
 
 @dataclass(frozen=True)
@@ -67,15 +60,7 @@ def export(settings: Export) -> dict[str, Any]:
 
 def main(args: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    settings = tyro.cli(Export, args=args, prog="python -m training.export_representation")
-    try:
-        card = export(settings)
-    except (OSError, RunError, SliceSetError, ModelError, ValueError, KeyError) as error:
-        logger.error("%s", error)
-        return 1
-    logger.info("wrote %s (%s)", settings.out, card["id"])
-    return 0
+    return run_export(Export, export, "training.export_representation", args)
 
 
 if __name__ == "__main__":

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 
 from difftumor.blending import WINDOW_HU
-from difftumor.model_cards import ModelError
 from difftumor.model_folders import write_model_folder
-from training.runs import RunError, read_checkpoint_file
+from training.export_program import run_export
+from training.runs import read_checkpoint_file
 from training.segmentation import BEST_NAME
 
 LABEL_NAMES = {"0": "background", "1": "organ", "2": "tumor"}
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,15 +80,7 @@ def described(config: dict[str, Any]) -> dict[str, Any]:
 
 def main(args: list[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    settings = tyro.cli(Export, args=args, prog="python -m training.export_segmentation")
-    try:
-        card = export(settings)
-    except (OSError, RunError, ModelError, ValueError, KeyError) as error:
-        logger.error("%s", error)
-        return 1
-    logger.info("wrote %s (%s)", settings.out, card["id"])
-    return 0
+    return run_export(Export, export, "training.export_segmentation", args)
 
 
 if __name__ == "__main__":

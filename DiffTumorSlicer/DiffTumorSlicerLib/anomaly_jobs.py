@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from difftumor.parameters import AnomalyParameters, to_dict
 from DiffTumorSlicerLib.anomaly_results import HeatMap, add_map, live_map_of
 from DiffTumorSlicerLib.anomaly_wishes import PANEL, TASK, AnomalyWish
-from DiffTumorSlicerLib.job_inputs import image_facts, segment_facts, sidecar, watch
+from DiffTumorSlicerLib.job_inputs import sidecar, watch
 from DiffTumorSlicerLib.jobs import Answer, Arrays, Job, Outcome
 from DiffTumorSlicerLib.slice_ranges import normal_axis
 from DiffTumorSlicerLib.translation import tr as _
-from DiffTumorSlicerLib.volume_nodes import volume_array
 from DiffTumorSlicerLib.wording import in_panel_words
 
 HEALTHY = "healthy_"  # and the name of the image: an array of the answer
@@ -50,13 +47,13 @@ def anomaly_job(scene: Any, asked: AnomalyWish, *, live: bool = False) -> Job:
         asked: checked.
         live: whether the result is the map that follows the sliders.
     """
-    into = live_map_of(scene, asked.source) if live else asked.into
+    into = live_map_of(scene, asked.case.source) if live else asked.into
 
     def show(answers: list[Answer]) -> Outcome:
         heat = _heat(asked, asked.parameters, answers[0])
         # By identity: it may have left the scene meanwhile.
         target = into if into is not None and scene.IsNodePresent(into) else None
-        node = add_map(scene, asked.source, heat, into=target, live=live)
+        node = add_map(scene, asked.case.source, heat, into=target, live=live)
         return _outcome(node, heat, answers[0].metadata, live)
 
     def keep(answers: list[Answer]) -> Outcome | None:
@@ -76,7 +73,7 @@ def sweep_job(scene: Any, asked: AnomalyWish, packs: Sequence[AnomalyParameters]
         for pack, answer in zip(packs, answers, strict=False):
             heat = _heat(asked, pack, answer)
             values = int(pack.noise_level or 0), float(pack.guidance_scale or 0.0)
-            cells.append(Cell(*values, asked.indices[0], heat, asked.source))
+            cells.append(Cell(*values, asked.indices[0], heat, asked.case.source))
         notes = [in_panel_words(n) for answer in answers for n in answer.metadata.get("notes", [])]
         left = len(packs) - len(cells)
         sentence = (
@@ -123,21 +120,18 @@ def show_cell(scene: Any, cell: Cell) -> Any:
 def _request(asked: AnomalyWish, pack: AnomalyParameters) -> dict[str, Any]:
     return {
         "parameters": to_dict(pack),
-        "affine": asked.grid.affine.tolist(),
+        "affine": asked.case.grid.affine.tolist(),
         "device": asked.device,
     }
 
 
 def _arrays(asked: AnomalyWish) -> Callable[[], Arrays]:
-    """The images and the organ, by the names that the worker knows."""
-    arrays = {f"image_{name}": volume_array(node) for name, node in asked.images.items()}
-    if asked.organ is not None:
-        arrays["organ"] = asked.organ.astype(np.uint8)
+    arrays = asked.case.arrays()
     return lambda: arrays
 
 
 def _gone(scene: Any, asked: AnomalyWish) -> Callable[[], str]:
-    return watch(scene, asked.images.values(), _("Make the map"))
+    return watch(scene, asked.case.images.values(), _("Make the map"))
 
 
 def _heat(asked: AnomalyWish, pack: AnomalyParameters, answer: Answer) -> HeatMap:
@@ -158,24 +152,18 @@ def _heat(asked: AnomalyWish, pack: AnomalyParameters, answer: Answer) -> HeatMa
         _sidecar(asked, pack, facts),
         normal_axis(asked.parameters.plane),
         limit,
-        asked.images,
+        asked.case.images,
     )
 
 
 def _sidecar(asked: AnomalyWish, pack: AnomalyParameters, facts: dict[str, Any]) -> dict[str, Any]:
     """How a map was made."""
     hashes = facts.get("sha256", {})
-    inputs = {
-        name: image_facts(node, asked.grid, hashes.get(f"image_{name}") or hashes.get(name))
-        for name, node in asked.images.items()
-    }
-    if asked.area is not None:
-        inputs["organ"] = segment_facts(asked.area, asked.segment_id, hashes.get("organ"))
     told = ("box", "slices", "settings", "probability", "lesions", "notes", "unfinished")
     result = {name: facts[name] for name in told if name in facts}
     result["output_sha256"] = hashes.get("output")
     result["organs"] = list(asked.model.organs)
-    return sidecar(TASK, to_dict(pack), inputs, result, facts)
+    return sidecar(TASK, to_dict(pack), asked.case.inputs(hashes), result, facts)
 
 
 def _outcome(node: Any, heat: HeatMap, facts: dict[str, Any], live: bool) -> Outcome:

@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from difftumor.grids import Grid
-from difftumor.parameters import AnomalyParameters, from_dict, to_dict
+from difftumor.parameters import AnomalyParameters, to_dict
 from difftumor.slice_layout import slice_axis
-from DiffTumorSlicerLib.anomaly_inputs import check_images
 from DiffTumorSlicerLib.anomaly_models import AnomalyModel, model_facts
+from DiffTumorSlicerLib.case_inputs import Case, read_case
 from DiffTumorSlicerLib.host import Host
+from DiffTumorSlicerLib.job_inputs import as_parameters
 from DiffTumorSlicerLib.jobs import SessionError
 from DiffTumorSlicerLib.model_choice import check_model
 from DiffTumorSlicerLib.room import check_free
-from DiffTumorSlicerLib.segments import only_segment, organ_mask
 from DiffTumorSlicerLib.slice_ranges import organ_slices
 from DiffTumorSlicerLib.translation import tr as _
-from DiffTumorSlicerLib.volume_nodes import volume_array, volume_grid
+from DiffTumorSlicerLib.volume_nodes import volume_array
 
 TASK = PANEL = "anomaly"
 # A worker with networks of slices at its peak, and one that already holds them.
@@ -38,43 +34,31 @@ class AnomalyWish:
     Attributes:
         parameters: with the slices that are meant.
         model: facts of the model.
-        images: channel -> volume node, in the model's order.
-        grid: of all of them.
-        organ: mask on it, or None.
-        area: segmentation node of the organ or brain, and `segment_id`.
+        case: images and organ.
         device: as the worker names it.
         into: map that the result replaces, or None for a new one.
     """
 
     parameters: AnomalyParameters
     model: AnomalyModel
-    images: Mapping[str, Any]
-    grid: Grid
-    organ: NDArray[np.bool_] | None
-    area: Any | None
-    segment_id: str
+    case: Case
     device: str
     into: Any | None = None
 
     @property
-    def source(self) -> Any:
-        """The image that the map is laid over: the CT, or the last sequence (FLAIR where there is one)."""
-        return list(self.images.values())[-1]
-
-    @property
     def axis(self) -> int:
         """Voxel axis of the slices."""
-        return slice_axis(self.grid, self.parameters.plane)
+        return slice_axis(self.case.grid, self.parameters.plane)
 
     @property
     def indices(self) -> list[int]:
         """The slices that will be computed, as far as it can be known before."""
         first, end = self.parameters.slices or organ_slices(
-            self.organ, self.grid, self.parameters.plane
+            self.case.organ, self.case.grid, self.parameters.plane
         )
-        if self.organ is None:
+        if self.case.organ is None:
             return list(range(first, end))
-        held = self.organ.any(axis=tuple(d for d in range(3) if d != self.axis))
+        held = self.case.organ.any(axis=tuple(d for d in range(3) if d != self.axis))
         return [index for index in range(first, end) if held[index]]
 
 
@@ -99,29 +83,11 @@ def anomaly_wish(
 
     Raises: SceneError, SessionError: what is wrong, and the next step.
     """
-    plain = dict(parameters if isinstance(parameters, Mapping) else to_dict(parameters))
-    try:
-        asked = from_dict(AnomalyParameters, plain)
-    except ValueError as error:
-        raise SessionError(
-            _("This cannot be done: {error}. Change it in the panel.").format(error=error)
-        ) from error
+    plain = parameters if isinstance(parameters, Mapping) else to_dict(parameters)
+    asked = as_parameters(AnomalyParameters, plain)
     check_model(asked.model, TASK, _("anomaly maps"))
     model = model_facts(asked.model)
-    given = dict(images) if isinstance(images, Mapping) else {model.channels[0]: images}
-    check_images(given, model)
-    wanted = {name: given[name] for name in model.channels}
-    first = next(iter(wanted.values()))
-    grid = volume_grid(first)
-    if min(grid.shape[:2]) < 2:
-        raise SessionError(
-            _(
-                '"{name}" has no slices to look at. Load the whole series, or choose another image.'
-            ).format(name=first.GetName())
-        )
-    segment = segment_id or only_segment(area_node)
-    organ = organ_mask(area_node, segment, first) if area_node is not None else None
-    wish = AnomalyWish(asked, model, wanted, grid, organ, area_node, segment, device, into)
+    wish = AnomalyWish(asked, model, read_case(model, images, area_node, segment_id), device, into)
     _check_slices(wish)
     return wish
 
@@ -152,30 +118,18 @@ def sweep_of(
             ).format(count=count, most=SWEEP_LIMIT)
         )
     index = wish.indices[0]
-    base = replace(wish.parameters, slices=(index, index + 1))
-    try:
-        return [
-            replace(base, noise_level=noise, guidance_scale=scale)
-            for noise in sorted(set(noise_levels), reverse=True)
-            for scale in sorted(set(guidance_scales))
-        ]
-    except ValueError as error:
-        raise SessionError(
-            _("This cannot be done: {error}. Change it in the panel.").format(error=error)
-        ) from error
+    base = {**to_dict(wish.parameters), "slices": (index, index + 1)}
+    return [
+        as_parameters(AnomalyParameters, {**base, "noise_level": noise, "guidance_scale": scale})
+        for noise in sorted(set(noise_levels), reverse=True)
+        for scale in sorted(set(guidance_scales))
+    ]
 
 
 def _check_slices(wish: AnomalyWish) -> None:
     """The questions about organ and slices that the worker would only answer later."""
-    if wish.organ is not None and not wish.organ.any():
-        raise SessionError(
-            _(
-                "The segment of the organ or the brain has no voxel inside the image: it is empty or belongs "
-                "to another scan. Choose another segment."
-            )
-        )
     plane, asked = wish.parameters.plane, wish.parameters.slices
-    last = wish.grid.shape[wish.axis]
+    last = wish.case.grid.shape[wish.axis]
     if asked is not None and asked[1] > last:
         raise SessionError(
             _(
@@ -184,7 +138,7 @@ def _check_slices(wish: AnomalyWish) -> None:
             ).format(first=asked[0], last=asked[1] - 1, plane=plane, end=last - 1)
         )
     if not wish.indices:
-        first, end = organ_slices(wish.organ, wish.grid, plane)
+        first, end = organ_slices(wish.case.organ, wish.case.grid, plane)
         raise SessionError(
             _(
                 "There is nothing of the chosen segment in these slices: it lies in the {plane} slices "
@@ -201,7 +155,7 @@ def check_anomaly_room(wish: AnomalyWish, host: Host, *, warm: bool) -> None:
 
     Raises: SessionError: too little of either.
     """
-    arrays = [volume_array(node) for node in wish.images.values()]
+    arrays = [volume_array(node) for node in wish.case.images.values()]
     size, scans = arrays[0].size, sum(array.nbytes for array in arrays)
     # The worker copies the images; map (float32), mask and healthy version are there and here.
     needed = 2 * scans + 12 * size + (WARM_MEMORY if warm else MODEL_MEMORY)

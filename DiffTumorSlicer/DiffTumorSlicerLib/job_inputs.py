@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from difftumor.grids import Grid
+from difftumor.parameters import from_dict
 from difftumor.provenance import describe
+from DiffTumorSlicerLib.jobs import SessionError
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import changed_since
 
@@ -41,6 +43,19 @@ def watch(scene: Any, nodes: Iterable[Any], button: str) -> Callable[[], str]:
         return ""
 
     return gone
+
+
+def as_parameters(kind: type, values: Mapping[str, Any]) -> Any:
+    """A parameter pack of plain values.
+
+    Raises: SessionError: a value is out of range, or not known.
+    """
+    try:
+        return from_dict(kind, dict(values))
+    except ValueError as error:
+        raise SessionError(
+            _("This cannot be done: {error}. Change it in the panel.").format(error=error)
+        ) from error
 
 
 def image_facts(node: Any, grid: Grid, sha256: str | None) -> dict[str, Any]:

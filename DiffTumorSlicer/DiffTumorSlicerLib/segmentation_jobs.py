@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.parameters import LearningParameters, SegmentationParameters, from_dict, to_dict
+from difftumor.parameters import LearningParameters, SegmentationParameters, to_dict
 from DiffTumorSlicerLib.anomaly_models import model_facts
 from DiffTumorSlicerLib.case_inputs import Case, read_case
 from DiffTumorSlicerLib.host import Host
-from DiffTumorSlicerLib.job_inputs import sidecar, watch
+from DiffTumorSlicerLib.job_inputs import as_parameters, sidecar, watch
 from DiffTumorSlicerLib.jobs import Answer, Job, Outcome, SessionError
 from DiffTumorSlicerLib.measuring import rows_of
 from DiffTumorSlicerLib.model_choice import check_model
@@ -68,7 +68,7 @@ def segment(
     """
     plain = dict(parameters)
     plane = plain.pop("plane", "axial")
-    asked = _pack(SegmentationParameters, plain)
+    asked = as_parameters(SegmentationParameters, plain)
     for model in asked.models:
         check_model(model, TASK, _("segmentation"))
     learned = [model for model in asked.models if is_learned(model)]
@@ -136,7 +136,7 @@ def learn(
         )
     painted = read_painted(labels, case.source, plain.get("plane", "axial"))
     check_painted(painted)
-    asked = _pack(LearningParameters, {**plain, "labelled": painted.labelled})
+    asked = as_parameters(LearningParameters, {**plain, "labelled": painted.labelled})
     _check_room(case, session.host)
 
     def finish(answers: list[Answer]) -> Outcome:
@@ -169,15 +169,6 @@ def _job(
     button = _("Learn from my slices") if task == LEARN else _("Segment")
     gone = watch(scene, case.images.values(), button)
     return Job(PANEL, task, [("", content)], finish, lambda: arrays, gone, of_scene=True)
-
-
-def _pack(kind: type, values: Mapping[str, Any]) -> Any:
-    try:
-        return from_dict(kind, values)
-    except ValueError as error:
-        raise SessionError(
-            _("This cannot be done: {error}. Change it in the panel.").format(error=error)
-        ) from error
 
 
 def _check_room(case: Case, host: Host) -> None:

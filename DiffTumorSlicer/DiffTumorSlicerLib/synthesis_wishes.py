@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from difftumor.ellipsoids import ellipsoid_box, ellipsoid_mask
 from difftumor.grids import Grid
-from difftumor.parameters import MODELLED, SynthesisParameters, from_dict, to_dict
+from difftumor.parameters import MODELLED, SynthesisParameters, to_dict
 from difftumor.sites import NEEDED_MEMORY_GB, SynthesisError, sites_of
 from DiffTumorSlicerLib.ellipsoid import ellipsoid_of
 from DiffTumorSlicerLib.host import Host
+from DiffTumorSlicerLib.job_inputs import as_parameters
 from DiffTumorSlicerLib.jobs import SessionError
 from DiffTumorSlicerLib.results import (
     input_of,
@@ -136,12 +137,7 @@ def _resolved(
         raise SessionError(
             _("There is no ellipsoid yet. Press Place and click where the tumor shall be.")
         )
-    try:
-        return from_dict(SynthesisParameters, values)
-    except ValueError as error:
-        raise SessionError(
-            _("This cannot be done: {error}. Change it in the panel.").format(error=error)
-        ) from error
+    return as_parameters(SynthesisParameters, values)
 
 
 def _check_place(asked: Wish) -> None:

@@ -15,13 +15,11 @@ from difftumor.learned_models import LearnedModel, read_learned_model, write_lea
 from difftumor.learning import Callback, LearnedResult, apply_learned, learn
 from difftumor.learning_labels import LearningError
 from difftumor.models import find_model
-from difftumor.mr_images import check_same_geometry
 from difftumor.parameters import LearningParameters, from_dict
 from difftumor.protocol import read_array, write_array
 from difftumor.provenance import image_hash, versions
+from difftumor.request_arrays import RequestArrays, read_request
 from difftumor.worker import Context
-
-IMAGE = "image_"
 
 
 def run_learning(
@@ -79,27 +77,27 @@ def learn_task(request: dict[str, Any], folder: Path, context: Context) -> dict[
         folder, or None), "sha256" of "image_<name>", "organ", "labels" and "output" (the segmentation on the whole
         grid).
     """
-    images, grid, affines = _images(request, folder)
+    given = read_request(request, folder)
     if not (folder / "labels.npy").is_file():
         raise LearningError("the request has no labels. Paint the tumor on at least one slice.")
     labels = np.asarray(read_array(folder, "labels", mapped=True))
+    affines = request.get("affines", {})
     check_labels_grid(
         Grid(labels.shape, np.asarray(affines.get("labels", request["affine"]), float)),  # type: ignore[arg-type]
-        grid,
+        given.grid,
     )
-    organ = _organ(folder)
     result, learned, model, device = run_learning(
-        images,
-        grid,
-        organ,
+        given.images,
+        given.grid,
+        given.organ,
         labels,
         from_dict(LearningParameters, request["parameters"]),
         request.get("device", "auto"),
         context.cache,
         context.progress,
     )
-    told = _written(folder, context, result, images, grid, organ)
-    told["sha256"]["labels"] = image_hash(labels, grid.affine)
+    told = _written(folder, context, result, given)
+    told["sha256"]["labels"] = image_hash(labels, given.grid.affine)
     card = None
     if request.get("model_folder"):
         card = write_learned_model(request["model_folder"], learned, overwrite=True)
@@ -117,8 +115,7 @@ def apply_task(request: dict[str, Any], folder: Path, context: Context) -> dict[
 
     Returns: as of `learn_task`, without "learned"; "model" names what was learned, and its "features_of".
     """
-    images, grid, _ = _images(request, folder)
-    organ = _organ(folder)
+    given = read_request(request, folder)
     asked, device = request["parameters"], request.get("device", "auto")
     installed = find_model(asked["model"])
     learned = read_learned_model(installed.path)
@@ -126,54 +123,30 @@ def apply_task(request: dict[str, Any], folder: Path, context: Context) -> dict[
     model = load_feature_model(source, device, context.cache, context.progress)
     plane = asked.get("plane", "axial")
     result = apply_learned(
-        images, grid, organ, learned, model, plane, None, context.progress, context.cache
+        given.images,
+        given.grid,
+        given.organ,
+        learned,
+        model,
+        plane,
+        None,
+        context.progress,
+        context.cache,
     )
-    told = _written(folder, context, result, images, grid, organ)
+    told = _written(folder, context, result, given)
     card = learned.card
     facts = {"id": installed.id, "title": card["title"], "sha256": card.get("sha256")}
     return {**told, "model": {**facts, "features_of": model.facts}, "device": model.device_name}
 
 
-def _images(
-    request: dict[str, Any], folder: Path
-) -> tuple[dict[str, NDArray[np.generic]], Grid, dict[str, Any]]:
-    """The images of a request, their one grid, and the affines that it gives.  Raises: LearningError, AnomalyError."""
-    names = sorted(path.stem.removeprefix(IMAGE) for path in folder.glob(f"{IMAGE}*.npy"))
-    images = {name: read_array(folder, IMAGE + name, mapped=True) for name in names}
-    if not images:
-        raise LearningError("the request has no image. Choose a CT, or the sequences of the model.")
-    affines = request.get("affines", {})
-    grids = {
-        name: Grid(image.shape, np.asarray(affines.get(name, request["affine"]), float))  # type: ignore[arg-type]
-        for name, image in images.items()
-    }
-    check_same_geometry(grids)
-    return images, grids[names[0]], affines
-
-
-def _organ(folder: Path) -> NDArray[np.bool_] | None:
-    if not (folder / "organ.npy").is_file():
-        return None
-    return read_array(folder, "organ", mapped=True).astype(bool)
-
-
 def _written(
-    folder: Path,
-    context: Context,
-    result: LearnedResult,
-    images: Mapping[str, NDArray[np.generic]],
-    grid: Grid,
-    organ: NDArray[np.bool_] | None,
+    folder: Path, context: Context, result: LearnedResult, given: RequestArrays
 ) -> dict[str, Any]:
     """Write the arrays of a result.  Returns: its facts, versions and hashes."""
     context.progress("describing the result", 0, 1)
-    hashes = {IMAGE + name: image_hash(image, grid.affine) for name, image in images.items()}
-    hashes["output"] = image_hash(result.segmentation, grid.affine)
-    if organ is not None:
-        hashes["organ"] = image_hash(organ, grid.affine)
     write_array(folder, "segmentation", result.labels_box)
     write_array(folder, "uncertainty", result.uncertainty_box)
-    return {**result.facts(), "versions": versions(), "sha256": hashes}
+    return {**result.facts(), "versions": versions(), "sha256": given.hashes(result.segmentation)}
 
 
 def check_labels_grid(labels: Grid, images: Grid) -> None:

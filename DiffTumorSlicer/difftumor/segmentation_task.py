@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from difftumor.grids import Grid
 from difftumor.parameters import SegmentationParameters, from_dict
-from difftumor.protocol import read_array, write_array
-from difftumor.provenance import image_hash, versions
+from difftumor.protocol import write_array
+from difftumor.provenance import versions
+from difftumor.request_arrays import SCAN, read_request
 from difftumor.segmentation import Callback, SegmentationResult, segment
 from difftumor.segmentation_models import load_segmentation_models
 from difftumor.worker import Context
@@ -61,31 +62,22 @@ def segmentation(request: dict[str, Any], folder: Path, context: Context) -> dic
     Returns: what `SegmentationResult.facts` says, and "model", "device", "versions", "sha256" of "scan", "organ" and
         "output" (the labels on the whole grid).
     """
-    scan = np.asarray(read_array(folder, "scan", mapped=True))
-    organ = None
-    if (folder / "organ.npy").is_file():
-        organ = read_array(folder, "organ", mapped=True).astype(bool)
-    grid = Grid(scan.shape, np.asarray(request["affine"], float))  # type: ignore[arg-type]
+    given = read_request(request, folder)
     result, model, device = run_segmentation(
-        scan,
-        grid,
-        organ,
+        given.arrays[SCAN],
+        given.grid,
+        given.organ,
         from_dict(SegmentationParameters, request["parameters"]),
         request.get("device", "auto"),
         context.cache,
         context.progress,
     )
     context.progress("describing the result", 0, 1)
-    hashes = {
-        "scan": image_hash(scan, grid.affine),
-        "output": image_hash(result.whole(result.labels), grid.affine),
-    }
-    if organ is not None:
-        hashes["organ"] = image_hash(organ, grid.affine)
     write_array(folder, "labels", result.labels)
     write_array(folder, "numbers", result.numbers)
     write_array(folder, "probability", result.probability)
     if result.agreement is not None:
         write_array(folder, "agreement", result.agreement)
+    hashes = given.hashes(result.whole(result.labels))
     told = {"model": model, "device": device, "versions": versions(), "sha256": hashes}
     return {**result.facts(), **told}

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.anomaly import AnomalyError, AnomalyResult, compute_anomaly
+from difftumor.anomaly import AnomalyResult, compute_anomaly
 from difftumor.anomaly_models import load_anomaly_model
 from difftumor.checkpoints import identify
 from difftumor.doctor import examine
 from difftumor.generators import load_generator
 from difftumor.grids import Grid
 from difftumor.learning_task import apply_task, learn_task
-from difftumor.mr_images import check_same_geometry
 from difftumor.parameters import AnomalyParameters, SynthesisParameters, from_dict
-from difftumor.protocol import read_array, write_array, write_partial
-from difftumor.provenance import image_hash, versions
+from difftumor.protocol import write_array, write_partial
+from difftumor.provenance import versions
+from difftumor.request_arrays import SCAN, read_request
 from difftumor.segmentation_task import segmentation
 from difftumor.synthesis import Callback, SynthesisResult, synthesize
 from difftumor.tumor_shapes import TumorShape
@@ -60,27 +60,18 @@ def synthesis(request: dict[str, Any], folder: Path, context: Context) -> dict[s
     Returns: {"box": [[start, stop], ...], "lesions", "notes", "model", "device", "versions", "sha256"}; the
         hashes are of the input and of the output as `provenance.image_hash` makes them.
     """
-    scan = read_array(folder, "scan", mapped=True)
-    organ = None
-    if (folder / "organ.npy").is_file():
-        organ = read_array(folder, "organ", mapped=True).astype(bool)
-    grid = Grid(scan.shape, np.asarray(request["affine"], float))  # type: ignore[arg-type]
+    given = read_request(request, folder)
+    scan = given.arrays[SCAN]
     result, model, device = run_synthesis(
-        np.asarray(scan),
-        grid,
-        organ,
+        scan,
+        given.grid,
+        given.organ,
         from_dict(SynthesisParameters, request["parameters"]),
         request.get("device", "auto"),
         context.cache,
         context.progress,
     )
     context.progress("describing the result", 0, 1)
-    hashes = {
-        "scan": image_hash(scan, grid.affine),
-        "output": image_hash(result.applied_to(scan), grid.affine),
-    }
-    if organ is not None:
-        hashes["organ"] = image_hash(organ, grid.affine)
     write_array(folder, "patch", result.patch)
     write_array(folder, "mask", result.mask.astype(np.uint8))
     return {
@@ -90,7 +81,7 @@ def synthesis(request: dict[str, Any], folder: Path, context: Context) -> dict[s
         "model": model,
         "device": device,
         "versions": versions(),
-        "sha256": hashes,
+        "sha256": given.hashes(result.applied_to(scan)),
     }
 
 
@@ -136,20 +127,7 @@ def anomaly(request: dict[str, Any], folder: Path, context: Context) -> dict[str
     Returns: what `AnomalyResult.facts` says, and "model", "device", "versions", "sha256" of "image_<name>", "organ"
         and "output" (the scaled map on the whole grid).
     """
-    prefix = "image_"
-    names = sorted(path.stem.removeprefix(prefix) for path in folder.glob(f"{prefix}*.npy"))
-    images = {name: read_array(folder, prefix + name, mapped=True) for name in names}
-    if not images:
-        raise AnomalyError("the request has no image. Choose a CT, or the sequences of the model.")
-    grids = {
-        name: Grid(image.shape, np.asarray(request.get("affines", {}).get(name, request["affine"])))  # type: ignore[arg-type]
-        for name, image in images.items()
-    }
-    check_same_geometry(grids)
-    grid = grids[names[0]]
-    organ = None
-    if (folder / "organ.npy").is_file():
-        organ = read_array(folder, "organ", mapped=True).astype(bool)
+    given = read_request(request, folder)
     wrote = Pacer()
 
     def leave(result: AnomalyResult, model: dict[str, Any], device: str) -> None:
@@ -159,9 +137,9 @@ def anomaly(request: dict[str, Any], folder: Path, context: Context) -> dict[str
                 write_partial(folder, {**result.facts(), **told}, _anomaly_arrays(result))
 
     result, model, device = run_anomaly(
-        images,
-        grid,
-        organ,
+        given.images,
+        given.grid,
+        given.organ,
         from_dict(AnomalyParameters, request["parameters"]),
         request.get("device", "auto"),
         context.cache,
@@ -169,13 +147,14 @@ def anomaly(request: dict[str, Any], folder: Path, context: Context) -> dict[str
         leave,
     )
     context.progress("describing the result", 0, 1)
-    hashes = {prefix + name: image_hash(image, grid.affine) for name, image in images.items()}
-    hashes["output"] = image_hash(result.scaled_map, grid.affine)
-    if organ is not None:
-        hashes["organ"] = image_hash(organ, grid.affine)
     for name, array in _anomaly_arrays(result).items():
         write_array(folder, name, array)
-    told = {"model": model, "device": device, "versions": versions(), "sha256": hashes}
+    told = {
+        "model": model,
+        "device": device,
+        "versions": versions(),
+        "sha256": given.hashes(result.scaled_map),
+    }
     return {**result.facts(), **told}
 
 

@@ -11,7 +11,7 @@ import pytest
 from difftumor.anomaly import AnomalyError
 from difftumor.bridge import Bridge
 from difftumor.ellipsoids import ellipsoid_mask
-from difftumor.grids import Grid
+from difftumor.grids import Grid, GridError
 from difftumor.parameters import AnomalyParameters, from_dict, to_dict
 from difftumor.protocol import (
     Cancelled,
@@ -145,7 +145,7 @@ def test_sequences_of_another_geometry_are_refused_before_anything_is_computed(m
 
 
 def test_a_request_without_images_or_with_a_refusal_leaves_nothing_behind(models, tmp_path):
-    with pytest.raises(AnomalyError, match="no image"):
+    with pytest.raises(GridError, match="no image"):
         TASKS["anomaly"](ask(models.ct), put(tmp_path / "1"), a_context())
     scan, organ = a_case()
     folder = put(tmp_path / "2", image_ct=scan, organ=np.zeros_like(organ, np.uint8))

@@ -176,6 +176,30 @@ def box_mask(shape, low, high):
     return mask
 
 
+WORKER_FAILURES = (
+    ("crashed", "The worker ended during the computation: it crashed.", "Try again."),
+    ("out_of_memory", "The memory was not enough.", "Close other programs."),
+    ("disk_full", "The disk is full.", "Free some space."),
+    ("missing_package", "The Python of the worker has no package 'torch'.", "Install it there."),
+    ("not_started", "The worker did not start.", "Choose another Python in the settings."),
+    ("refused", "the model file is damaged. Get it again.", ""),
+)
+
+
+def fail(bench, button, volume, *failure):
+    """Press, let the worker fail (one of `WORKER_FAILURES`), and see that it is told and nothing was changed."""
+    from Testing.scene.scenes import voxels
+
+    before, nodes = voxels(volume), bench.scene.GetNumberOfNodes()
+    bench.press(button)
+    bench.bridge.fail(1, *failure)
+    bench.turn()
+    assert ends_in_next_step(bench.message.removesuffix("Show details").strip())
+    assert "Show details" in bench.message
+    assert np.array_equal(voxels(volume), before)
+    assert bench.scene.GetNumberOfNodes() == nodes
+
+
 def ends_in_next_step(text):
     """A sentence for a person: whole, without a traceback or a command, and with something to do."""
     assert text, "nothing was said"

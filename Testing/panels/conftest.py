@@ -49,3 +49,25 @@ def bench(app, scene, bridge):
     made = Bench(app, scene, bridge)
     yield made
     made.close()
+
+
+@pytest.fixture
+def anomaly_bench(app, scene, bridge, tmp_path, monkeypatch):
+    from Testing.panels.anomaly_bench import AnomalyBench
+
+    yield from _with_models(AnomalyBench, app, scene, bridge, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def segmentation_bench(app, scene, bridge, tmp_path, monkeypatch):
+    from Testing.panels.segmentation_bench import SegmentationBench
+
+    yield from _with_models(SegmentationBench, app, scene, bridge, tmp_path, monkeypatch)
+
+
+def _with_models(kind, app, scene, bridge, tmp_path, monkeypatch):
+    """A bench whose models are listed in a folder of its own."""
+    monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path / "models"))
+    made = kind(app, scene, bridge, tmp_path / "models")
+    yield made
+    made.close()

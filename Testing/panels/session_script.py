@@ -27,7 +27,7 @@ PLACES = {
     "Phantom": ((70.0, 10.0, 30.0), (60.0, -10.0, 10.0)),
 }
 DEMONSTRATION, MODELLED = "demo-abdomen-early", "modelled"
-LONGEST_S = 240
+LONGEST_S = 600
 
 
 @dataclass

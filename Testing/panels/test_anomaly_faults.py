@@ -7,7 +7,7 @@ import pytest
 import slicer
 
 from Testing.panels.anomaly_bench import AnomalyBench
-from Testing.panels.bench import ends_in_next_step, plain
+from Testing.panels.bench import WORKER_FAILURES, ends_in_next_step, fail, plain
 from Testing.scene.anomaly_answers import CT_MODEL, MR_MODEL, answer_map, stop_map
 from Testing.scene.scenes import (
     add_bend,
@@ -17,16 +17,12 @@ from Testing.scene.scenes import (
     add_volume,
     gantry,
     turned,
-    voxels,
 )
 
 
 @pytest.fixture
-def bench(app, scene, bridge, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path / "models"))
-    made = AnomalyBench(app, scene, bridge, tmp_path / "models")
-    yield made
-    made.close()
+def bench(anomaly_bench):
+    return anomaly_bench
 
 
 def no_volume(bench):
@@ -216,28 +212,11 @@ def test_bent_sequences_are_all_copied(bench):
     assert list(bench.bridge.requests) == [1], bench.message
 
 
-@pytest.mark.parametrize(
-    ("kind", "message", "hint"),
-    [
-        ("crashed", "The worker ended during the computation: it crashed.", "Try again."),
-        ("out_of_memory", "The memory was not enough.", "Close other programs."),
-        ("disk_full", "The disk is full.", "Free some space."),
-        ("refused", "the model does not say which of its labels is healthy. Choose another.", ""),
-    ],
-)
-def test_a_worker_that_fails_leaves_the_scene_alone_and_the_next_press_works(
-    bench, kind, message, hint
-):
+@pytest.mark.parametrize("failure", WORKER_FAILURES[::2], ids=lambda failure: failure[0])
+def test_a_worker_that_fails_leaves_the_scene_alone_and_the_next_press_works(bench, failure):
     ct = bench.load_case()
     bench.look_at()
-    before, nodes = voxels(ct), bench.scene.GetNumberOfNodes()
-    bench.press(bench.ui.runButton)
-    bench.bridge.fail(1, kind, message, hint)
-    bench.turn()
-    assert ends_in_next_step(bench.message.removesuffix("Show details").strip())
-    assert "Show details" in bench.message
-    assert np.array_equal(voxels(ct), before)
-    assert bench.scene.GetNumberOfNodes() == nodes
+    fail(bench, bench.ui.runButton, ct, *failure)
     assert bench.make_map() is not None
 
 

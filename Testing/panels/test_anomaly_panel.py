@@ -5,18 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from Testing.panels.anomaly_bench import AnomalyBench
 from Testing.panels.bench import box_mask, ends_in_next_step, plain
 from Testing.scene.anomaly_answers import CT_MODEL, MR_MODEL, answer_map, stop_map
 from Testing.scene.scenes import add_ct, add_segmentation, voxels
 
 
 @pytest.fixture
-def bench(app, scene, bridge, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path / "models"))
-    made = AnomalyBench(app, scene, bridge, tmp_path / "models")
-    yield made
-    made.close()
+def bench(anomaly_bench):
+    return anomaly_bench
 
 
 def test_says_step_by_step_what_is_missing(bench):

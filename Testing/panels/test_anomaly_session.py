@@ -31,7 +31,7 @@ def test_a_session_with_heat_maps_from_sample_data_to_opened_again_scene(tmp_pat
         },
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=1500,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

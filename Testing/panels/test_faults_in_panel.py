@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import slicer
 
-from Testing.panels.bench import box_mask, ends_in_next_step, plain
-from Testing.scene.scenes import add_bend, add_ct, add_segmentation, add_volume, gantry, voxels
+from Testing.panels.bench import WORKER_FAILURES, box_mask, ends_in_next_step, fail, plain
+from Testing.scene.scenes import add_bend, add_ct, add_segmentation, add_volume, gantry
 
 
 def no_volume(bench):
@@ -152,34 +152,11 @@ def test_what_was_wrong_is_forgotten_with_the_next_press(bench):
     assert "synthetic tumor" in bench.message
 
 
-@pytest.mark.parametrize(
-    ("kind", "message", "hint"),
-    [
-        ("crashed", "The worker ended during the computation: it crashed.", "Try again."),
-        ("out_of_memory", "The memory was not enough.", "Close other programs."),
-        ("disk_full", "The disk is full.", "Free some space."),
-        (
-            "missing_package",
-            "The Python of the worker has no package 'torch'.",
-            "Install it there.",
-        ),
-        ("not_started", "The worker did not start.", "Choose another Python in the settings."),
-        ("refused", "the model file is damaged. Get it again.", ""),
-    ],
-)
-def test_a_worker_that_fails_leaves_the_scene_alone_and_the_next_press_works(
-    bench, kind, message, hint
-):
+@pytest.mark.parametrize("failure", WORKER_FAILURES, ids=lambda failure: failure[0])
+def test_a_worker_that_fails_leaves_the_scene_alone_and_the_next_press_works(bench, failure):
     ct = bench.load_ct()
     bench.place()
-    before, nodes = voxels(ct), bench.scene.GetNumberOfNodes()
-    bench.press(bench.ui.synthesizeButton)
-    bench.bridge.fail(1, kind, message, hint)
-    bench.turn()
-    assert ends_in_next_step(bench.message.removesuffix("Show details").strip())
-    assert "Show details" in bench.message
-    assert np.array_equal(voxels(ct), before)
-    assert bench.scene.GetNumberOfNodes() == nodes
+    fail(bench, bench.ui.synthesizeButton, ct, *failure)
     assert bench.synthesize() is not None
 
 

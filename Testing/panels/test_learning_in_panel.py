@@ -9,18 +9,14 @@ import pytest
 
 from difftumor import models
 from Testing.panels.bench import plain
-from Testing.panels.segmentation_bench import SegmentationBench
 from Testing.scene.anomaly_answers import CT_MODEL, MR_MODEL
 from Testing.scene.scenes import segment_voxels, voxels
 from Testing.scene.segmentation_answers import LEARNED, answer_learning
 
 
 @pytest.fixture
-def bench(app, scene, bridge, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path / "models"))
-    made = SegmentationBench(app, scene, bridge, tmp_path / "models")
-    yield made
-    made.close()
+def bench(segmentation_bench):
+    return segmentation_bench
 
 
 @pytest.fixture

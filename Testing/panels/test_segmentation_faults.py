@@ -7,7 +7,6 @@ import pytest
 import slicer
 
 from Testing.panels.bench import box_mask, ends_in_next_step
-from Testing.panels.segmentation_bench import SegmentationBench
 from Testing.scene.anomaly_answers import CT_MODEL, MR_MODEL
 from Testing.scene.scenes import add_bend, add_ct, add_segmentation, gantry, turned, voxels
 from Testing.scene.segmentation_answers import LEARNED, answer_learning, answer_segmentation
@@ -16,11 +15,8 @@ SHAPE = (60, 52, 44)
 
 
 @pytest.fixture
-def bench(app, scene, bridge, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path / "models"))
-    made = SegmentationBench(app, scene, bridge, tmp_path / "models")
-    yield made
-    made.close()
+def bench(segmentation_bench):
+    return segmentation_bench
 
 
 def no_volume(bench):

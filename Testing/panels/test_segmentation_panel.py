@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 
 from Testing.panels.bench import box_mask, plain
-from Testing.panels.segmentation_bench import SegmentationBench
 from Testing.scene.scenes import add_ct, add_segmentation, segment_voxels, voxels
 from Testing.scene.segmentation_answers import LEARNED, LESIONS, PARTNER, SEGMENTER, answer_learning
 
 
 @pytest.fixture
-def bench(app, scene, bridge, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path / "models"))
-    made = SegmentationBench(app, scene, bridge, tmp_path / "models")
-    yield made
-    made.close()
+def bench(segmentation_bench):
+    return segmentation_bench
 
 
 def test_a_press_outlines_each_lesion_and_leaves_scan_and_organ_alone(bench):

@@ -8,6 +8,7 @@ import numpy as np
 
 from difftumor.grids import Grid
 from difftumor.phantom.anatomy import paint_frame
+from difftumor.phantom.arguments import check_common
 from difftumor.phantom.canvas import Canvas, Warp
 from difftumor.phantom.lesions import Lesion, add_lesions, measure
 from difftumor.phantom.lookalikes import add_look_alikes
@@ -180,21 +181,8 @@ def _check(
     noise_hu: float | None,
 ) -> None:
     """Refuse what cannot be made, naming the argument, what was given and what is allowed."""
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed}")
-    if not 0 <= tumors <= 255:
-        raise ValueError(f"tumors must be 0 to 255, not {tumors}")
-    if len(spacing_mm) != 3 or not all(0.4 <= s <= 8 for s in spacing_mm):
-        raise ValueError(f"spacing_mm must be three numbers from 0.4 to 8 mm, not {spacing_mm}")
-    if shape is not None and (len(shape) != 3 or min(shape) < 8):
-        raise ValueError(f"shape must be three counts of 8 or more, not {shape}")
-    if len(orientation) != 3 or any(
-        o not in pair for o, pair in zip(orientation, ("RL", "AP", "SI"), strict=True)
-    ):
-        raise ValueError(f"orientation must be like 'RAS' or 'LPS', not {orientation!r}")
+    check_common(seed, tumors, 255, spacing_mm, shape, orientation, tumor_radius_mm)
     if not tumor_organs or any(o not in TUMOR_ORGANS for o in tumor_organs):
         raise ValueError(f"tumor_organs must be some of {TUMOR_ORGANS}, not {tumor_organs}")
-    if not 2 <= tumor_radius_mm[0] <= tumor_radius_mm[1] <= 40:
-        raise ValueError(f"tumor_radius_mm must rise within 2 to 40 mm, not {tumor_radius_mm}")
     if noise_hu is not None and not 0 <= noise_hu <= 200:
         raise ValueError(f"noise_hu must be 0 to 200 HU, not {noise_hu}")

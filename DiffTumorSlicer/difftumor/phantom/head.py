@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from difftumor.grids import Grid
+from difftumor.phantom.arguments import check_common
 from difftumor.phantom.head_anatomy import Patient, paint_brain
 from difftumor.phantom.head_lesions import HeadLesion, add_lesions, plan_lesions
 from difftumor.phantom.head_lookalikes import add_look_alikes
@@ -150,19 +151,6 @@ def _check(
     noise_percent: float | None,
 ) -> None:
     """Refuse what cannot be made, naming the argument, what was given and what is allowed."""
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed}")
-    if not 0 <= tumors <= 8:
-        raise ValueError(f"tumors must be 0 to 8, not {tumors}")
-    if len(spacing_mm) != 3 or not all(0.4 <= s <= 8 for s in spacing_mm):
-        raise ValueError(f"spacing_mm must be three numbers from 0.4 to 8 mm, not {spacing_mm}")
-    if shape is not None and (len(shape) != 3 or min(shape) < 8):
-        raise ValueError(f"shape must be three counts of 8 or more, not {shape}")
-    if len(orientation) != 3 or any(
-        o not in pair for o, pair in zip(orientation, ("RL", "AP", "SI"), strict=True)
-    ):
-        raise ValueError(f"orientation must be like 'RAS' or 'LPS', not {orientation!r}")
-    if not 2 <= tumor_radius_mm[0] <= tumor_radius_mm[1] <= 40:
-        raise ValueError(f"tumor_radius_mm must rise within 2 to 40 mm, not {tumor_radius_mm}")
+    check_common(seed, tumors, 8, spacing_mm, shape, orientation, tumor_radius_mm)
     if noise_percent is not None and not 0 <= noise_percent <= 50:
         raise ValueError(f"noise_percent must be 0 to 50, not {noise_percent}")
