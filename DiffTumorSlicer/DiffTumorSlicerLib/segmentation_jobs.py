@@ -5,6 +5,7 @@ Everything that can be refused is refused before a job starts. All three end in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from DiffTumorSlicerLib.segmentation_results import (
     add_segmented,
 )
 from DiffTumorSlicerLib.segmenter_models import LEARNING, TASK, is_learned, task_of
+from DiffTumorSlicerLib.segments import box_of
 from DiffTumorSlicerLib.translation import tr as _
 from DiffTumorSlicerLib.volume_nodes import volume_array
 from DiffTumorSlicerLib.wording import in_panel_words
@@ -175,9 +177,8 @@ def _check_room(case: Case, host: Host) -> None:
     """Compare what is needed with the memory and the disk that are free.  Raises: SessionError: too little."""
     arrays = [volume_array(node) for node in case.images.values()]
     scans, size = sum(array.nbytes for array in arrays), arrays[0].size
-    inside = (
-        size if case.organ is None else int(np.prod([np.ptp(i) + 1 for i in case.organ.nonzero()]))
-    )
+    box = None if case.organ is None else box_of(case.organ)
+    inside = size if box is None else math.prod(part.stop - part.start for part in box)
     needed = 2 * scans + BYTES_PER_VOXEL * inside + MODEL_MEMORY
     check_free(host, needed, 2 * scans + 16 * inside + SPARE_DISK)
 
@@ -230,18 +231,23 @@ def _learned(
     facts, box = answer.metadata, _box(answer.metadata)
     found = answer.arrays["segmentation"]
     names = {int(label): name for label, name in facts["label_names"].items()}
+    colors = painted.colors if painted is not None else {}
     if painted is not None:
         names |= painted.names
-    colors = painted.colors if painted is not None else {}
-    masks = {names[label].capitalize(): found == label for label in sorted(names)}
-    by_name = {names[label].capitalize(): colors.get(label) for label in names}
+    titles = _titles(names)
+    masks = {titles[label]: found == label for label in sorted(names)}
     organ_box = None if case.organ is None else case.organ[box]
     rows = rows_of(masks, case.grid.cropped(box), volume_array(case.source)[box], organ_box,
                    origin=[part.start for part in box])  # fmt: skip
     row_of = {row["name"]: row for row in rows}
     parts = [
-        Part(name, mask, by_name[name] or BRAIN.get(name.lower()), row_of.get(name))
-        for name, mask in masks.items()
+        Part(
+            titles[label],
+            masks[titles[label]],
+            colors.get(label) or BRAIN.get(names[label].lower()),
+            row_of.get(titles[label]),
+        )
+        for label in sorted(names)
     ]
     made = _sidecar(task, values, case, facts, organs)
     count = len(facts["labelled"])
@@ -255,6 +261,15 @@ def _learned(
     organ = organs[0] if len(organs) == 1 else ""
     overlays = {"uncertainty": answer.arrays["uncertainty"]}
     return Segmented(box, parts, overlays, made, "learned", organ, labels, title)
+
+
+def _titles(names: Mapping[int, str]) -> dict[int, str]:
+    """Names of labels as segments show them, each a different one."""
+    given = list(names.values())
+    return {
+        label: name[:1].upper() + name[1:] + (f" ({label})" if given.count(name) > 1 else "")
+        for label, name in names.items()
+    }
 
 
 def _sidecar(

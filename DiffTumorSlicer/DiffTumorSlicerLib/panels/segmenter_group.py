@@ -12,7 +12,7 @@ from DiffTumorSlicerLib.geometry import SceneError
 from DiffTumorSlicerLib.panels import texts
 from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, quietly
 from DiffTumorSlicerLib.segmenter_models import is_learned, partners, recommended
-from DiffTumorSlicerLib.segments import organ_mask
+from DiffTumorSlicerLib.segments import box_of, organ_mask
 from DiffTumorSlicerLib.volume_nodes import volume_grid
 
 OVERLAPS = (0.5, 0.75)
@@ -130,8 +130,8 @@ class SegmenterGroup:
             return whole
         state = (scan.GetID(), area.GetID(), segment_id, area.GetMTime(), grid.affine.tobytes())
         if self._size[0] != state:
-            places = organ_mask(area, segment_id, scan).nonzero()
-            spans = [float(p.max() - p.min() + 1) if p.size else 0.0 for p in places]
+            mask = organ_mask(area, segment_id, scan)
+            spans = [p.stop - p.start for p in box_of(mask)] if mask.any() else [0, 0, 0]
             self._size = (state, tuple(n * s for n, s in zip(spans, grid.spacing, strict=True)))
         return self._size[1]
 
