@@ -148,6 +148,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", default=FILLED)
     parser.add_argument("--overlaps", type=float, nargs="+", default=[0.75, 0.5])
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="the first one is compared with"
+    )
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -161,13 +164,13 @@ def main() -> None:
         print("overlap  way    windows   CPU s   wall s  peak MB  max |diff|  time/windows ratio")
         for overlap in arguments.overlaps:
             plain: dict[str, Any] = {}
-            for way in WAYS:
+            for way in arguments.ways:
                 found = in_a_process(way, overlap, arguments.model, arguments.device, folder)
                 plain = plain or found
                 which = 0 if arguments.device == "cpu" else 1
                 times = found["seconds"][which] / plain["seconds"][which]
                 ratio = times / (found["windows"] / plain["windows"])
-                expected = np.load(folder / f"plain-{overlap}.npy")
+                expected = np.load(folder / f"{arguments.ways[0]}-{overlap}.npy")
                 apart = np.abs(np.load(folder / f"{way}-{overlap}.npy") - expected).max()
                 print(
                     f"{overlap:7g}  {way:6s} {found['windows']:6d} {found['seconds'][0]:8.1f} "
@@ -176,7 +179,8 @@ def main() -> None:
                 )
         if arguments.model != FILLED:
             figures = [
-                f"{o:g}: {dice_of_tumors(folder, 'organ', o):.4f}" for o in arguments.overlaps
+                f"{o:g}: {dice_of_tumors(folder, arguments.ways[-1], o):.4f}"
+                for o in arguments.overlaps
             ]
             print(f"Dice of the tumors by overlap: {', '.join(figures)}")
 
