@@ -1,6 +1,6 @@
 """Figures of learning from three labelled slices (`make evaluate`).
 
-    PYTHONPATH=. python Testing/evaluate/evaluate_learning.py [--heads 12] [--kidneys 10] [--real ../shared/data]
+    PYTHONPATH=. python Testing/evaluate/evaluate_learning.py [--heads 10] [--kidneys 8] [--real ../shared/data]
 
 Phantoms of the test seeds, which nothing was trained or chosen on.  Three slices of the tumor, at 20, 50 and 80 % of
 its extent, get their true labels; Dice is that of all other slices.  What the program does is compared with the same
@@ -30,10 +30,11 @@ from learning_time import waiting_times
 from difftumor.learning_result import LearnedResult
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-LEARNED, ALL, PIXELS, UNET, UNET_ALL = (
+LEARNED, ALL, PIXELS, PIXELS_ALL, UNET, UNET_ALL = (
     "learn from slices",
     "learn from slices, all parts kept",
     "the same without the diffusion model",
+    "without the diffusion model, all parts kept",
     "supervised U-Net",
     "supervised U-Net, all parts kept",
 )
@@ -51,6 +52,7 @@ def of_case(case: Case, steps: int) -> dict[str, Any]:
         LEARNED: result,
         ALL: by_learning(case, slices, cache, keep="all"),
         PIXELS: by_learning(case, slices, cache, features=False),
+        PIXELS_ALL: by_learning(case, slices, cache, features=False, keep="all"),
     }
     nets, unet_seconds = clocked(lambda: by_supervised_unet(case, slices, cache, steps))
     found |= {UNET: nets["painted"], UNET_ALL: nets["all"]}
@@ -193,10 +195,10 @@ def main() -> int:
     """Measure, print, write; 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation/learning"))
-    parser.add_argument("--heads", type=int, default=12, help="head phantoms")
-    parser.add_argument("--kidneys", type=int, default=10, help="abdomen phantoms")
+    parser.add_argument("--heads", type=int, default=10, help="head phantoms")
+    parser.add_argument("--kidneys", type=int, default=8, help="abdomen phantoms")
     parser.add_argument("--real", type=Path, default=DATA, help="folder of real images, if there")
-    parser.add_argument("--steps", type=int, default=300, help="of the supervised U-Net")
+    parser.add_argument("--steps", type=int, default=250, help="of the supervised U-Net")
     parser.add_argument("--validation", action="store_true", help="validation seeds, for choices")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-times", action="store_true", help="leave the waiting times out")
