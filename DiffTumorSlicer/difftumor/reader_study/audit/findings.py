@@ -117,7 +117,7 @@ class AuditReport:
         return not any(finding.severity == "leak" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the classifier's estimate."""
+        """Plain values, with the remedies; what was not computed is NaN."""
         content = asdict(self)
         content["clean"] = self.clean
         content["findings"] = [{**asdict(f), "remedy": f.remedy} for f in self.findings]

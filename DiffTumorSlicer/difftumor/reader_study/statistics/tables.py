@@ -20,6 +20,7 @@ from difftumor.reader_study.statistics.study_figures import (
 Rows = list[list[str]]
 SHARES = ("sensitivity", "specificity", "accuracy")
 WIDTHS = (0.2, 0.1)
+NEAR_GUESSING = 0.05  # what is nearer to 50 % needs thousands of cases to be told from it
 
 
 def figures_table(figures: StudyFigures) -> Rows:
@@ -145,7 +146,7 @@ def planning_table(figures: StudyFigures) -> Rows:
         if found is None or math.isnan(found.value):
             continue
         enough = "-"
-        if name == "accuracy" and abs(found.value - 0.5) >= 0.02:
+        if name == "accuracy" and abs(found.value - 0.5) >= NEAR_GUESSING:
             enough = str(cases_for_power(found.value))
         needed = [str(cases_for_width(found.value, width)) for width in WIDTHS]
         rows.append([name, percent(found.value), *needed, enough])
