@@ -1,9 +1,10 @@
 """A study read by two scripted readers in Slicer's window: one with keys, one with the mouse.
 
-    python -m Testing.panels.study_session PICTURES PACKAGE [PACKAGE ...]
+    python -m Testing.panels.study_session PICTURES [SCAN.nii.gz] PACKAGE [PACKAGE ...]
 
 Every step asserts what it must show, and that the person's own window, views and scene are back afterwards. The
-pictures are those of the tutorial. Packages are those of a study, or noise (`test_study_session.py`).
+pictures are those of the tutorial. Packages are those of a study, or noise (`test_study_session.py`); the scan is what
+the person had open before.
 """
 
 from __future__ import annotations
@@ -114,7 +115,6 @@ def furnish(window: Any) -> list[Any]:
     for name in ("PythonConsoleDockWidget", "PanelDockWidget"):
         docks.append(python_class(QtWidgets.QDockWidget)("Dock"))
         docks[-1].name = name
-        docks[-1].floating = True
         window.addDockWidget(QtCore.Qt.DockWidgetArea.LeftDockWidgetArea, docks[-1])
     window.windowTitle = "3D Slicer - PATIENT"
     return [bar, menu, status, probe, *docks]
@@ -182,7 +182,7 @@ def read_package(
         assert reading.shown, reading.message
         check_blind(session, furniture)
         if not by_mouse and count in (0, 1):
-            session.picture(("practice", "second")[count])
+            session.picture(("practice-1", "practice-2")[count])
         session.scroll(VIEWS[0], int(rng.integers(-3, 4)))
         row = int(rng.integers(len(facts.choices)))
         sure = int(rng.integers(1, 6))
@@ -216,11 +216,12 @@ def read_package(
     return {"reader": code, "answers": count}
 
 
-def run_session(folder: Path, packages: list[Path]) -> dict[str, Any]:
+def run_session(folder: Path, packages: list[Path], scan: Path | None = None) -> dict[str, Any]:
     """All readers, one after the other, in one window; asserts that nothing stays."""
     import slicer
 
-    from Testing.scene.scenes import add_ct
+    from difftumor.volumes import read_volume
+    from Testing.scene.scenes import add_ct, add_volume
 
     opened = open_module(folder)
     session = StudySession(opened.app, opened.panel, opened.window, folder)
@@ -229,7 +230,14 @@ def run_session(folder: Path, packages: list[Path]) -> dict[str, Any]:
     for name, section in vars(sections).items():
         if name.endswith("Section"):
             section.collapsed = name != "readerStudySection"
-    ct = add_ct(slicer.mrmlScene, "CT of PATIENT")
+    if scan is None:
+        ct = add_ct(slicer.mrmlScene, "CT of PATIENT")
+    else:
+        volume = read_volume(scan)
+        array = np.ascontiguousarray(volume.array)
+        ct = add_volume(slicer.mrmlScene, "CT of PATIENT", array, volume.affine)
+        ct.GetDisplayNode().SetAutoWindowLevel(False)
+        ct.GetDisplayNode().SetWindowLevel(350, 60)
     slicer.util.setSliceViewerLayers(background=ct, fit=True)
     session.turn(0.3)
     before, nodes = looks(session, furniture), state_of(slicer.mrmlScene)
@@ -250,9 +258,10 @@ def run_session(folder: Path, packages: list[Path]) -> dict[str, Any]:
 
 def main() -> int:
     """Run the session and keep its pictures."""
-    folder, *packages = (Path(word) for word in sys.argv[1:])
+    folder, *paths = (Path(word) for word in sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
-    report = run_session(folder, packages)
+    scan = next((path for path in paths if path.name.endswith(".nii.gz")), None)
+    report = run_session(folder, [path for path in paths if path != scan], scan)
     (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     return 0
 

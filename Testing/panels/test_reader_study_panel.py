@@ -42,8 +42,8 @@ def bench(make):
 
 def test_a_study_is_read_with_keys_alone(bench):
     bench.join()
-    assert "2 cases for practice" in bench.ui.studyFactsLabel.text
-    assert "then 4 cases" in bench.ui.studyFactsLabel.text
+    assert "practice: 2;" in bench.ui.studyFactsLabel.text
+    assert "that count: 4." in bench.ui.studyFactsLabel.text
     bench.begin()
     assert bench.ui.caseLabel.text == "Practice 1 of 2"
     bench.keys(R, SURE[5], SPACE, S, SURE[1], SPACE)

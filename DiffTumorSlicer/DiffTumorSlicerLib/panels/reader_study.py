@@ -22,7 +22,7 @@ from DiffTumorSlicerLib.panels.surroundings import Surroundings
 from DiffTumorSlicerLib.panels.texts import with_key
 from DiffTumorSlicerLib.panels.view_clicks import ViewClicks
 from DiffTumorSlicerLib.panels.widgets import say
-from DiffTumorSlicerLib.study_reading import StudyReading
+from DiffTumorSlicerLib.study_reading import DETECTION, StudyReading
 from DiffTumorSlicerLib.wording import in_panel_words
 
 BUTTON_KEYS = {
@@ -194,6 +194,8 @@ class ReaderStudyPanel:
         assert case is not None, "a study without an open case is finished"
         ui.studyTitleLabel.text = f"<b>{escape(facts.title)}</b>"
         lines = [self._where_it_stands(case), escape(facts.question)]
+        if facts.type != DETECTION:
+            lines.append(_("The views begin at the tumor; the key Home brings you back to it."))
         if facts.time_limit_s is not None:
             lines.append(
                 _("Each image is shown for {seconds} s; you can answer afterwards, too.").format(
@@ -222,13 +224,13 @@ class ReaderStudyPanel:
         if case.practice:
             every = len(self.reading.session.package.cases)
             return _(
-                "{practice} cases for practice, whose answers do not count, then {total} cases. Next: practice "
-                "case {position}."
+                "Cases for practice: {practice}; their answers do not count. Cases that count: {total}. Next: "
+                "practice case {position}."
             ).format(practice=case.total, total=every - case.total, position=case.position)
         if self.reading.practice_over:
-            return _("The practice is over. {total} cases follow.").format(total=case.total)
+            return _("The practice is over. Cases that follow: {total}.").format(total=case.total)
         if case.position == 1:
-            return _("{total} cases.").format(total=case.total)
+            return _("Cases: {total}.").format(total=case.total)
         return _("Next: case {position} of {total}.").format(
             position=case.position, total=case.total
         )
