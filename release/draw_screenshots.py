@@ -43,10 +43,10 @@ SESSIONS = {
         "head-map": "tutorial-12-head",
     },
     "segmentation_session": {
-        "ct-table": "tutorial-20-lesions",
+        "ct-probability": "tutorial-20-lesions",
         "head-1-painted": "tutorial-21-paint",
         "head-2-learned": "tutorial-22-learn",
-        "head-4-improved": "tutorial-23-improve",
+        "head-3-improved": "tutorial-23-improve",
     },
 }
 LARGEST_BYTES = 150_000

@@ -64,8 +64,8 @@ def fill(node: Any, colors: np.ndarray) -> None:
     node.SetNamesFromColors()
 
 
-def style_map(scene: Any, node: Any, table: str, threshold: float) -> None:
-    """Give a map, scaled to 0 to 1, its colors and its threshold."""
+def style_map(scene: Any, node: Any, table: str, threshold: float, brightest: float = 1.0) -> None:
+    """Give a map, scaled to 0 to 1, its colors and its threshold; `brightest` and above get the last color."""
     display = node.GetDisplayNode()
     if display is None:
         node.CreateDefaultDisplayNodes()
@@ -75,7 +75,7 @@ def style_map(scene: Any, node: Any, table: str, threshold: float) -> None:
     if display.GetColorNodeID() != colors.GetID():
         display.SetAndObserveColorNodeID(colors.GetID())
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(0.0, 1.0)
+    display.SetWindowLevelMinMax(0.0, brightest)
     display.SetInterpolate(True)
     display.SetAutoThreshold(False)
     # Exactly 0 is where nothing was computed: never shown.

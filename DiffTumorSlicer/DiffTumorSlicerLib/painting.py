@@ -36,6 +36,7 @@ BRAIN = {
     "necrotic core": (0.85, 0.27, 0.30),
     "enhancing tumor": (1.0, 0.85, 0.25),
 }
+OUTERMOST = "edema"  # of these, what the others lie in
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from DiffTumorSlicerLib.job_inputs import as_parameters, sidecar, watch
 from DiffTumorSlicerLib.jobs import Answer, Job, Outcome, SessionError
 from DiffTumorSlicerLib.measuring import rows_of
 from DiffTumorSlicerLib.model_choice import check_model
-from DiffTumorSlicerLib.painting import BRAIN, Painted, check_painted, read_painted
+from DiffTumorSlicerLib.painting import BRAIN, OUTERMOST, Painted, check_painted, read_painted
 from DiffTumorSlicerLib.room import check_free
 from DiffTumorSlicerLib.segmentation_results import (
     ORGAN_COLOR,
@@ -205,7 +205,7 @@ def _segmented(
     organ = organs[0] if len(organs) == 1 else ""
     if case.organ is None and (labels > 0).any():
         name = _("{organ}, as the model sees it").format(organ=(organ or _("organ")).capitalize())
-        parts.append(Part(name, labels > 0, ORGAN_COLOR))
+        parts.append(Part(name, labels > 0, ORGAN_COLOR, around=True))
     overlays = {}
     if probability:
         overlays["probability"] = arrays["probability"]
@@ -246,6 +246,7 @@ def _learned(
             masks[titles[label]],
             colors.get(label) or BRAIN.get(names[label].lower()),
             row_of.get(titles[label]),
+            around=names[label].lower() == OUTERMOST,
         )
         for label in sorted(names)
     ]

@@ -41,6 +41,7 @@ ORGAN = (
     "DiffTumor.Organ"  # tag of a segment that is no tumor: the organ that a model found by itself
 )
 ORGAN_COLOR = (0.55, 0.65, 0.75)
+OPACITY_AROUND = 0.3  # in 3-D, of what other segments lie in
 NAME = "{input} tumors{number}, {model} (research only)"
 OVERLAY_NAME = "{input} {kind}{number} (research only)"
 
@@ -54,12 +55,14 @@ class Part:
         mask: bool (I, J, K) in the box of the result.
         color: red, green, blue, 0 to 1; None: the next one of the module's.
         row: its measurements (`LesionRow` as a dictionary); None for what is no lesion.
+        around: other segments lie in it; it is see-through in 3-D.
     """
 
     name: str
     mask: NDArray[np.bool_]
     color: tuple[float, float, float] | None = None
     row: dict[str, Any] | None = None
+    around: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +253,8 @@ def _add_parts(node: Any, source: Any, made: Segmented) -> list[dict[str, Any]]:
             "DICOM.SegmentAlgorithmType", "AUTOMATIC" if made.kind == "trained" else "SEMIAUTOMATIC"
         )
         segment.SetTag("DICOM.SegmentAlgorithmName", "DiffTumorSlicer")
+        if part.around:
+            node.GetDisplayNode().SetSegmentOpacity3D(segment_id, OPACITY_AROUND)
     segmentation.CollapseBinaryLabelmaps(False)  # many lesions, few layers
     node.CreateClosedSurfaceRepresentation()
     return rows

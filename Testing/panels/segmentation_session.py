@@ -23,7 +23,7 @@ SEED = (
 )
 HEAD_SEED = 21002
 SEGMENTER, HEAD_MODEL = "demo-liver-segmenter", "demo-head-anomaly"
-FIELD_MM = {"ct": 260.0, "head": 200.0}
+FIELD_MM = {"ct": 220.0, "head": 190.0}
 
 
 class SegmentationSession(AnomalySession):
@@ -75,6 +75,14 @@ class SegmentationSession(AnomalySession):
         self.turn(0.3)
 
 
+def center_3d(session: SegmentationSession) -> None:
+    """What a press on the 3-D view's button for centering does."""
+    view = session.app.layoutManager().threeDWidget(0).threeDView()
+    view.resetFocalPoint()
+    view.resetCamera()
+    session.turn(0.3)
+
+
 def add_image(
     session: SegmentationSession, name: str, array: Any, affine: Any, look: tuple[float, float]
 ) -> Any:
@@ -121,6 +129,9 @@ def trained(session: SegmentationSession, report: dict[str, Any]) -> None:
     before = np.array(slicer.util.arrayFromVolume(ct))
     report["segmenting, s"] = session.run_job()
     report["said"] = session.message
+    places = [row["position_ras"] for row in session.panels.segmentation.lesions._rows]
+    voxels = np.round([made.grid.to_ijk(np.array(place)) for place in places]).astype(int)
+    report["of these, lesions of the phantom"] = int((made.tumors[tuple(voxels.T)] > 0).sum())
     tree = session.ui.lesionTree
     assert tree.topLevelItemCount >= 1
     assert np.array_equal(slicer.util.arrayFromVolume(ct), before)
@@ -128,11 +139,12 @@ def trained(session: SegmentationSession, report: dict[str, Any]) -> None:
     session.show(session.ui.removeSegmentationButton)
     session.turn(0.3)
     session.picture("ct-table")
+    center_3d(session)
     session.choose(session.ui.overlayComboBox, "probability")
-    session.press(session.ui.overlayLegendCheckBox)
+    session.ui.overlayLegendCheckBox.click()
     session.show(session.ui.removeSegmentationButton)
     session.picture("ct-probability")
-    session.press(session.ui.overlayLegendCheckBox)
+    session.ui.overlayLegendCheckBox.click()
 
 
 def learned(session: SegmentationSession, report: dict[str, Any]) -> None:
@@ -176,11 +188,11 @@ def learned(session: SegmentationSession, report: dict[str, Any]) -> None:
     session.picture("head-1-painted")
     report["learning, s"] = session.run_job()
     report["Dice with 2 slices"] = dice(session, tumor)
-    session.show(session.ui.lesionDetailsLabel)
-    session.picture("head-2-learned")
-    session.show(session.ui.learnAgainButton)
+    center_3d(session)
     session.press(session.ui.goToSliceButton)
-    session.picture("head-3-suggested")
+    session.ui.overlayLegendCheckBox.click()
+    session.show(session.ui.removeSegmentationButton)
+    session.picture("head-2-learned")
     position = session.panels.segmentation.learning._suggestion()
     index = round(float(grid.to_ijk(np.array([0.0, 0.0, position]))[2]))
     session.press(session.ui.paintThereButton)
@@ -191,18 +203,18 @@ def learned(session: SegmentationSession, report: dict[str, Any]) -> None:
         session.panels.segmentation._session.states["segmentation"].elapsed_s, 1
     )
     report["Dice with 3 slices"] = dice(session, tumor)
-    session.show(session.ui.learnAgainButton)
-    session.picture("head-4-improved")
+    session.show(session.ui.removeSegmentationButton)
+    session.picture("head-3-improved")
     session.ui.resultNameEdit.text = "Glioma, outlined with 3 slices"
     session.press(session.ui.keepResultButton)
     session.show(session.ui.removeSegmentationButton)
-    session.picture("head-5-kept")
+    session.picture("head-4-kept")
 
 
 def window_of(image: Any) -> tuple[float, float]:
     """Window and level that show a brain."""
     inside = image[image > image.max() * 0.02]
-    low, high = np.percentile(inside, [1, 99.5])
+    low, high = np.percentile(inside, [1, 99.9])
     return float(high - low), float(high + low) / 2
 
 
@@ -244,6 +256,7 @@ def run_session(folder: Path, words: list[str]) -> dict[str, Any]:
     from Testing import slicer_stand_in
 
     slicer_stand_in.start()
+    slicer.util.selectModule = lambda _name: None  # the Segment Editor, which this window lacks
     look("dark" in words, 1.5 if "150" in words else 1.0)
     opened = open_module(folder)
     session = SegmentationSession(opened.app, opened.panel, opened.window, folder)

@@ -157,6 +157,7 @@ def test_four_sequences_are_found_and_three_labels_painted_on_the_head(bench):
     bench.turn()
     assert bench.table()[0][0] == "Enhancing tumor"
     assert bench.ui.lesionTree.headerItem().text(4) == "Signal"
+    assert bench.ui.lesionTree.isColumnHidden(6), "no probability is told"
 
 
 def test_a_scene_that_was_saved_and_opened_again_is_complete(painted, tmp_path):

@@ -54,7 +54,8 @@ def test_the_request_carries_what_the_panel_shows(bench):
     bench.ui.moreSegmentGroup.collapsed = False
     bench.turn()
     bench.ui.leastSpinBox.value = 7.5
-    bench.ui.partnersList.item(0).setSelected(True)
+    offered = [bench.ui.partnersList.item(n) for n in range(bench.ui.partnersList.count)]
+    next(one for one in offered if "partner" in one.text().lower()).setSelected(True)
     bench.turn()
     bench.press(bench.ui.segmentButton)
     task, request, arrays, panel = bench.bridge.requests[1]
@@ -123,6 +124,10 @@ def test_without_an_organ_the_whole_scan_is_searched_and_the_models_organ_is_sho
     assert set(bench.bridge.requests[1][2]) == {"scan"}
     segmentation = node.GetSegmentation()
     assert segmentation.GetNthSegment(2).GetName() == "Liver, as the model sees it"
+    opacities = [
+        node.GetDisplayNode().GetSegmentOpacity3D(segmentation.GetNthSegmentID(n)) for n in (0, 2)
+    ]
+    assert opacities == [1.0, pytest.approx(0.3)], "the lesions are seen through the organ"
     assert len(bench.table()) == 2
 
 

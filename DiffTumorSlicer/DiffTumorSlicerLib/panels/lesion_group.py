@@ -39,6 +39,7 @@ from DiffTumorSlicerLib.volume_files import ExportError, plain_name
 from DiffTumorSlicerLib.volume_nodes import modality_of
 
 TABLES = (".csv", ".json")
+MOST_LINES = 8  # of the table without scrolling
 
 
 class LesionGroup:
@@ -175,6 +176,7 @@ class LesionGroup:
             self._filled = state
             self._fill(rows, modality_of(self._scene, input_of(node)) or _modality(rows))
             ui.resultNameEdit.text = node.GetName()
+            ui.resultNameEdit.setCursorPosition(0)  # the name's beginning is seen
             say(ui.segmentedFactsLabel, facts_of(node, rows))
         ui.keepResultButton.text = _("Keep") if is_draft(node) else _("Rename")
         ui.removeSegmentationButton.enabled = not self.busy
@@ -195,10 +197,19 @@ class LesionGroup:
                 tree.addTopLevelItem(item)
                 if chosen is not None and row["segment"] == chosen["segment"]:
                     tree.setCurrentItem(item)
+        last = tree.columnCount - 1
+        tree.setColumnHidden(last, all(row["mean_probability"] is None for row in rows))
         for column in range(tree.columnCount):
             tree.resizeColumnToContents(column)
+        self._fit_height(len(rows))
         tree.visible = bool(rows)
         self._show_details()
+
+    def _fit_height(self, lines: int) -> None:
+        """Make the table as high as its lines, up to `MOST_LINES`."""
+        tree = self._ui.lesionTree
+        # Two lines more: the head, and a scroll bar below where the panel is narrow.
+        tree.setFixedHeight((min(lines, MOST_LINES) + 2) * round(1.4 * tree.fontMetrics().height()))
 
     def _chosen(self) -> dict[str, Any] | None:
         items = self._ui.lesionTree.selectedItems()

@@ -18,11 +18,12 @@ from DiffTumorSlicerLib.panels.widgets import chosen_of, fill_combo, quietly
 from DiffTumorSlicerLib.results import input_of
 from DiffTumorSlicerLib.segmentation_results import overlays_of
 
-# Color table, and from which value on it is shown: what is hardly probable would only veil the scan.
+# Color table, from which value on it is shown (what is hardly probable would only veil the scan), and which value is
+# brightest: classifiers of the same slices seldom differ by more than half of what they could.
 LOOKS = {
-    "probability": ("inferno", 0.05),
-    "agreement": ("cividis", 0.01),
-    "uncertainty": ("viridis", 0.05),
+    "probability": ("inferno", 0.05, 1.0),
+    "agreement": ("cividis", 0.01, 1.0),
+    "uncertainty": ("viridis", 0.05, 0.5),
 }
 
 
@@ -74,11 +75,10 @@ class OverlayGroup:
             ui.overlayLegendCheckBox.checked = has_legend(node)
 
     def _apply(self, node: Any, kind: str, scan: Any) -> None:
-        table, threshold = LOOKS[kind]
         new = self._shown_id != node.GetID()
         if new:
             self.hide()
-            style_map(self._scene, node, table, threshold)
+            style_map(self._scene, node, *LOOKS[kind])
         if scan is not None and (new or is_shown(self._scene, node)):
             show_map(self._scene, node, scan, self._parameters.overlay_opacity)
         self._shown_id = node.GetID()
