@@ -184,7 +184,11 @@ def _complete_card(
     card = dict(checkpoint.facts.get("card") or installed.card)
     if "label_names" in card:
         return card, []
-    like = next(entry for entry in registry().values() if entry["kind"] == checkpoint.kind)
+    like = next(
+        entry
+        for entry in registry().values()
+        if entry["kind"] == checkpoint.kind and entry["source"] == "difftumor"
+    )
     known = {key: like[key] for key in PREPARATION if key in like} | {"organs": []}
     note = (
         f"{installed.path.name} does not say how it wants its input; it was given what the published "
