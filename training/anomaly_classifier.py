@@ -21,9 +21,10 @@ from training.anomaly_config import AnomalyClassifierConfig, GuidedClassifierSiz
 from training.anomaly_presets import ANOMALY_CLASSIFIER_PRESETS
 from training.config import Stage, read_command_line
 from training.data import random_generator
-from training.loop import run_program, shares
+from training.loop import run_program
 from training.measures import auroc
 from training.slice_batches import Batch, SliceBatches, memory_format, open_batches
+from training.steps import passes, shares, update
 
 SLICES, NOISE, PICTURE = range(3)
 PICTURE_SLICES = 8
@@ -104,27 +105,17 @@ class AnomalyClassifierTraining:
         times = torch.from_numpy(draw_times(rng, sum(rounds), length, config.time_power))
         noise = torch.from_numpy(rng.standard_normal(tuple(batch.images.shape), dtype=np.float32))
         facts: dict[str, Tensor | float] = {"loss": 0.0, "right": 0.0}
-        first = 0
-        for number, count in enumerate(rounds):
-            part = slice(first, first + count)
-            first += count
+        for part, share, more in passes(rounds):
             x_0, y = batch.images[part], batch.diseased[part]
             t, eps = times[part].to(x_0.device), noise[part].to(x_0.device)
-            with self.fabric.no_backward_sync(self.network, enabled=number < len(rounds) - 1):
+            with self.fabric.no_backward_sync(self.network, enabled=more):
                 logits = self.network(self.schedule.q_sample(x_0, t, eps), t).float()
                 loss = F.cross_entropy(logits, y)
-                share = count / sum(rounds)
                 self.fabric.backward(loss * share)
             right = (logits.argmax(1) == y).float().mean()
             facts["loss"] = facts["loss"] + loss.detach() * share
             facts["right"] = facts["right"] + right * share
-        clip = config.optimizer.clip
-        if clip:
-            norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip)
-            facts["gradient"] = norm if norm is not None else 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return facts
+        return facts | update(self.fabric, self.network, self.optimizer, config.optimizer.clip)
 
     def picture(self) -> NDArray[np.float32]:
         """Fixed validation slices (first channel) over the size of the gradient; logs the AUROC at some t."""

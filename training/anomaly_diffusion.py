@@ -23,8 +23,9 @@ from training.anomaly_config import AnomalyDiffusionConfig, GuidedUNetSize
 from training.anomaly_presets import ANOMALY_DIFFUSION_PRESETS
 from training.config import Stage, read_command_line
 from training.data import random_generator
-from training.loop import run_program, shares
+from training.loop import run_program
 from training.slice_batches import Batch, SliceBatches, memory_format, open_batches
+from training.steps import passes, shares, update
 
 SLICES, NOISE, PICTURE = range(3)
 PICTURE_TIMES = (100, 250)
@@ -97,28 +98,18 @@ class AnomalyDiffusionTraining:
         )
         noise = torch.from_numpy(rng.standard_normal(tuple(batch.images.shape), dtype=np.float32))
         facts: dict[str, Tensor | float] = {"mse": 0.0, "bound": 0.0}
-        first = 0
-        for number, count in enumerate(rounds):
-            part = slice(first, first + count)
-            first += count
+        for part, share, more in passes(rounds):
             x_0, y = batch.images[part], batch.diseased[part]
             t, eps = times[part].to(x_0.device), noise[part].to(x_0.device)
             x_t = self.schedule.q_sample(x_0, t, eps)
-            with self.fabric.no_backward_sync(self.network, enabled=number < len(rounds) - 1):
+            with self.fabric.no_backward_sync(self.network, enabled=more):
                 output = self.network(x_t, t, y)
                 mse = (output[:, : x_0.shape[1]] - eps).square().mean()
                 bound = variational_bound(output, x_0, x_t, t, self.schedule).mean()
-                share = count / sum(rounds)
                 self.fabric.backward((mse + config.bound_weight * bound) * share)
             facts["mse"] = facts["mse"] + mse.detach() * share
             facts["bound"] = facts["bound"] + bound.detach() * share
-        clip = config.optimizer.clip
-        if clip:
-            norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip)
-            facts["gradient"] = norm if norm is not None else 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return facts
+        return facts | update(self.fabric, self.network, self.optimizer, config.optimizer.clip)
 
     @torch.no_grad()
     def picture(self) -> NDArray[np.float32]:

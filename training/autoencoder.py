@@ -23,9 +23,10 @@ from training.config import (
 )
 from training.data import Case, draw_reconstruction_crop, random_generator
 from training.discriminators import Discriminators
-from training.loop import run_program, shares
+from training.loop import run_program
 from training.perceptual import PerceptualLoss, load_perceptual_loss
 from training.presets import AUTOENCODER_PRESETS
+from training.steps import shares, update
 
 CROPS, NOISE, SLICES, RESTARTS, PICTURE = range(5)
 # Latents from which the first codes are drawn: this many per code, if that takes no more than MOST_CROPS.
@@ -157,7 +158,8 @@ class AutoencoderTraining:
             latents.append(z.detach())
             codes.append(indices)
             outputs.append(output.detach())
-        facts["gradient"] = self._apply(self.reconstruct, self.optimizer)
+        facts["gradient"] = 0.0
+        facts |= update(self.fabric, self.reconstruct, self.optimizer, config.optimizer.clip)
         if quantized:
             z, indices = torch.cat(latents), torch.cat(codes)
             facts["perplexity"] = codebook.perplexity(indices, config.network.codes)
@@ -229,21 +231,11 @@ class AutoencoderTraining:
             (len(x), self.config.network.embedding_dim, *(size // 4 for size in x.shape[2:]))
         )
 
-    def _apply(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor | float:
-        """Clip the gradient, step, clear; returns the norm before clipping (0 if not clipped)."""
-        clip = self.config.optimizer.clip
-        norm: Tensor | float = 0.0
-        if clip:
-            norm = self.fabric.clip_gradients(module, optimizer, max_norm=clip) or 0.0
-        optimizer.step()
-        optimizer.zero_grad()
-        return norm
-
     def _discriminator_step(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
         """Hinge loss of both discriminators and one step of their optimizer."""
         hinge = self.judge(real, fake, self._slices(real, step)[0])
         self.fabric.backward(hinge)
-        self._apply(self.judge, self.judge_optimizer)
+        update(self.fabric, self.judge, self.judge_optimizer, self.config.optimizer.clip)
         return hinge.detach()
 
     @torch.no_grad()

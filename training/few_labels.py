@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftumor.devices import DeviceError
 from difftumor.learning_result import REGIONS
-from difftumor.model_cards import ModelError
 from difftumor.slice_layout import SliceFormat
 from training.brain_config import FinetuneConfig, PixelClassifierConfig
-from training.config import as_json, lasting_values
+from training.config import lasting_values
 from training.labelled_slices import MEASURES, LabelledSlices, Split, mean_of, measure, split_of
-from training.loop import Build, train
+from training.loop import Build, exit_code, train
 from training.runs import CHECKPOINT_NAME, RunError, read_checkpoint_file, replace_text
 
 MEASURED_AT_ONCE = 32
@@ -66,20 +63,7 @@ def run_table(config: ConfigT, method: Method[ConfigT]) -> int:
 
     Returns: exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
     """
-    if config.dry_run:
-        sys.stdout.write(as_json(config))
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        if fill_table(config, method):
-            return 0
-        logger.warning("stopped by a signal; the same command continues from here")
-    except RunError as error:
-        logger.error("%s", error)
-        return 2
-    except (OSError, ValueError, ModelError, DeviceError) as error:
-        logger.error("%s", error)
-    return 1
+    return exit_code(config, lambda: fill_table(config, method))
 
 
 def fill_table(config: ConfigT, method: Method[ConfigT]) -> bool:

@@ -30,6 +30,7 @@ from training.labelled_slices import LabelledSlices
 from training.plateau import PlateauRate
 from training.slice_batches import memory_format
 from training.slice_variations import vary
+from training.steps import update
 
 VARIATION, NOISE = range(2)
 SLICES_AT_ONCE = 16
@@ -149,10 +150,7 @@ class FinetuneTraining:
         logits = self.network(*self.segmenter.inputs(images, noise))
         loss = F.cross_entropy(logits, labels.to(logits.device), self.weights)
         self.fabric.backward(loss)
-        if config.optimizer.clip:
-            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=config.optimizer.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        update(self.fabric, self.network, self.optimizer, config.optimizer.clip)
         self.plateau.add(float(loss.detach()))
         return {"loss": loss.detach(), "factor": factor}
 

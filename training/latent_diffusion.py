@@ -21,8 +21,9 @@ from difftumor.schedules import Schedule, cosine_betas
 from training.config import DiffusionConfig, Stage, read_command_line
 from training.data import Case, draw_tumor_crop, random_generator
 from training.latents import LatentPool, Pair, encode_pair, load_autoencoder
-from training.loop import run_program, shares
+from training.loop import run_program
 from training.presets import DIFFUSION_PRESETS
+from training.steps import passes, shares, update
 
 CROPS, NOISE, PICTURE = range(3)
 # Schedules of at most this many steps are sampled one by one for the picture, longer ones with DDIM.
@@ -99,30 +100,20 @@ class DiffusionTraining:
         noise = torch.from_numpy(rng.standard_normal(tuple(target.shape), dtype=np.float32))
         share_own = self.config.own_states if seen >= self.config.own_states_from else 0.0
         facts: dict[str, Tensor | float] = {}
-        first = 0
-        for number, count in enumerate(rounds):
-            part = slice(first, first + count)
-            first += count
+        for part, share, more in passes(rounds):
             t, eps = times[part].to(target.device), noise[part].to(target.device)
             x_t = self.schedule.q_sample(target[part], t, eps)
             if share_own:
                 x_t, eps = self._own_states(
                     rng, target[part], condition[part], t, x_t, eps, share_own
                 )
-            with self.fabric.no_backward_sync(self.denoise, enabled=number < len(rounds) - 1):
+            with self.fabric.no_backward_sync(self.denoise, enabled=more):
                 predicted = self.denoise(torch.cat([x_t, condition[part]], dim=1), t)
                 mask = condition[part, -1:]
                 loss = diffusion_loss(predicted, eps, mask, self.config.mask_weight)
-                share = count / sum(rounds)
                 self.fabric.backward(loss * share)
             facts["loss"] = facts.get("loss", 0.0) + loss.detach() * share
-        clip = self.config.optimizer.clip
-        if clip:
-            norm = self.fabric.clip_gradients(self.denoise, self.optimizer, max_norm=clip)
-            facts["gradient"] = norm if norm is not None else 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return facts
+        return facts | update(self.fabric, self.denoise, self.optimizer, self.config.optimizer.clip)
 
     @torch.no_grad()
     def _own_states(

@@ -92,12 +92,30 @@ def run_program(config: RunConfig, build: Build, prepare: Prepare = cases_of) ->
 
     Returns: exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
     """
+    try:
+        return exit_code(config, lambda: train(config, build, prepare))
+    except torch.OutOfMemoryError as error:
+        logger.error(
+            "The device ran out of memory (%s). Try --hardware.microbatch 1 or smaller crops in --stages.",
+            str(error).splitlines()[0],
+        )
+    return 1
+
+
+def exit_code(config: Any, work: Callable[[], bool]) -> int:
+    """Do what a configuration asks for, with the log on the terminal; --dry-run only prints it.
+
+    Args:
+        config: has `dry_run`.
+        work: returns False if a signal stopped it.
+    Returns: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit the run.
+    """
     if config.dry_run:
         sys.stdout.write(as_json(config))
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        if train(config, build, prepare):
+        if work():
             return 0
         logger.warning("stopped by a signal; the same command continues from here")
     except RunError as error:
@@ -105,11 +123,6 @@ def run_program(config: RunConfig, build: Build, prepare: Prepare = cases_of) ->
         return 2
     except (OSError, ValueError, ModelError, DeviceError) as error:
         logger.error("%s", error)
-    except torch.OutOfMemoryError as error:
-        logger.error(
-            "The device ran out of memory (%s). Try --hardware.microbatch 1 or smaller crops in --stages.",
-            str(error).splitlines()[0],
-        )
     return 1
 
 
@@ -204,21 +217,6 @@ def make_fabric(config: RunConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-def shares(fabric: Fabric, batch: int, microbatch: int) -> list[int]:
-    """How many crops this process handles in each of its passes of one step.
-
-    Raises: ValueError: if the batch cannot be divided evenly.
-    """
-    if batch % fabric.world_size:
-        raise ValueError(
-            f"A batch of {batch} crops cannot be divided evenly among {fabric.world_size} processes; "
-            "choose a multiple in --stages."
-        )
-    share = batch // fabric.world_size
-    most = microbatch or share
-    return [min(most, share - first) for first in range(0, share, most)]
 
 
 def learning_rate(settings: Optimizer, seen: int, samples: int) -> float:

@@ -26,9 +26,10 @@ from training.brain_presets import REPRESENTATION_PRESETS
 from training.config import Stage, read_command_line
 from training.data import random_generator
 from training.labelled_slices import joined_sets
-from training.loop import run_program, shares
+from training.loop import run_program
 from training.slice_batches import Batch, SliceBatches, memory_format
 from training.slice_sets import read_slice_set
+from training.steps import passes, shares, update
 
 PICTURE_SHARES = (0.1, 0.4)  # of T
 
@@ -76,25 +77,14 @@ class RepresentationTraining:
         times = torch.from_numpy(rng.integers(config.timesteps, size=sum(rounds)))
         noise = torch.from_numpy(rng.standard_normal(tuple(images.shape), dtype=np.float32))
         facts: dict[str, Tensor | float] = {"mse": 0.0}
-        first = 0
-        for number, count in enumerate(rounds):
-            part = slice(first, first + count)
-            first += count
+        for part, share, more in passes(rounds):
             x_0 = images[part]
             t, eps = times[part].to(x_0.device), noise[part].to(x_0.device)
-            with self.fabric.no_backward_sync(self.network, enabled=number < len(rounds) - 1):
+            with self.fabric.no_backward_sync(self.network, enabled=more):
                 mse = (self.network(self.schedule.q_sample(x_0, t, eps), t) - eps).square().mean()
-                share = count / sum(rounds)
                 self.fabric.backward(mse * share)
             facts["mse"] = facts["mse"] + mse.detach() * share
-        if config.optimizer.clip:
-            norm = self.fabric.clip_gradients(
-                self.network, self.optimizer, max_norm=config.optimizer.clip
-            )
-            facts["gradient"] = norm if norm is not None else 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return facts
+        return facts | update(self.fabric, self.network, self.optimizer, config.optimizer.clip)
 
     @torch.no_grad()
     def picture(self) -> NDArray[np.float32]:

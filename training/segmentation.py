@@ -26,13 +26,14 @@ from difftumor.networks.segmenters import (
 from difftumor.sliding_windows import plan_windows, predict_windows
 from training.config import Stage, read_command_line
 from training.data import TUMOR, Case, scaled
-from training.loop import run_program, shares
+from training.loop import run_program
 from training.measures import dice
 from training.runs import read_checkpoint_file, write_checkpoint_file
 from training.segmentation_batches import PICTURE, SegmentationBatches
 from training.segmentation_config import SegmentationConfig
 from training.segmentation_data import Crop, Scans, prepare_scans, respaced
 from training.segmentation_presets import SEGMENTATION_PRESETS
+from training.steps import passes, shares, update
 
 BEST_NAME = "best.pt"
 CLASSES = 3
@@ -74,22 +75,12 @@ class SegmentationTraining:
         rounds = shares(self.fabric, stage.batch, self.config.hardware.microbatch)
         images, labels = self.batches.take(step, sum(rounds), stage.edge)
         facts: dict[str, Tensor | float] = {"loss": 0.0}
-        first = 0
-        for number, count in enumerate(rounds):
-            part = slice(first, first + count)
-            first += count
-            with self.fabric.no_backward_sync(self.network, enabled=number < len(rounds) - 1):
+        for part, share, more in passes(rounds):
+            with self.fabric.no_backward_sync(self.network, enabled=more):
                 loss = self.loss(self.network(images[part]).float(), labels[part])
-                share = count / sum(rounds)
                 self.fabric.backward(loss * share)
             facts["loss"] = facts["loss"] + loss.detach() * share
-        clip = self.config.optimizer.clip
-        if clip:
-            norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip)
-            facts["gradient"] = norm if norm is not None else 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return facts
+        return facts | update(self.fabric, self.network, self.optimizer, self.config.optimizer.clip)
 
     def validate(self, network: nn.Module, seen: int) -> dict[str, float]:
         """Mean tumor Dice over the validation scans; keeps the best weights as best.pt (without scans, the last)."""
