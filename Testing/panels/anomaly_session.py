@@ -8,8 +8,6 @@ process of its own, since views and their drawing would stay in the process of t
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from Testing.panels.session_script import Session, open_module
+from Testing.panels.session_script import Session, leave, open_module
 
 MODEL, HEAD_MODEL = "demo-abdomen-anomaly", "demo-head-anomaly"
 LESION, HEAD = "lesion", "head"  # kinds of sample phantoms
@@ -348,16 +346,12 @@ def click_curve(session: AnomalySession, node: Any) -> int:
     return shown
 
 
-def main() -> int:
+def main() -> None:
     """Run the session, keep its pictures, and say what was measured."""
     folder, words = Path(sys.argv[1]), sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
-    report = run_session(folder, dark="dark" in words, scale=1.5 if "150" in words else 1.0)
-    (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    return 0
+    leave(folder, run_session(folder, dark="dark" in words, scale=1.5 if "150" in words else 1.0))
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # views that are still there draw once more while Python takes itself apart
+    main()

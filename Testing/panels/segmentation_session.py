@@ -7,8 +7,6 @@ Every step asserts what it must show; the pictures are those of the tutorial.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from Testing.panels.anomaly_session import AnomalySession, look
-from Testing.panels.session_script import open_module
+from Testing.panels.session_script import leave, open_module
 
 SEED = (
     21004  # of the phantoms that are set apart for demonstrations: none that a model was trained on
@@ -278,16 +276,12 @@ def run_session(folder: Path, words: list[str]) -> dict[str, Any]:
     return report
 
 
-def main() -> int:
+def main() -> None:
     """Run the session, keep its pictures, and say what was measured."""
     folder, words = Path(sys.argv[1]), sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
-    report = run_session(folder, words)
-    (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    return 0
+    leave(folder, run_session(folder, words))
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # views that are still there draw once more while Python takes itself apart
+    main()

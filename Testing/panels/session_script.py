@@ -15,7 +15,7 @@ import tarfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -404,19 +404,25 @@ def run_session(folder: Path, data: Path | None) -> dict[str, Any]:
     return report
 
 
-def main() -> int:
+def leave(folder: Path, report: dict[str, Any]) -> NoReturn:
+    """Keep what a session measured, and end the process at once.
+
+    Views that are still there would draw once more while Python takes itself apart.
+    """
+    (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def main() -> None:
     """Run the session, keep its pictures, and say what was measured."""
     from Testing.conftest import shared_folder
 
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     data = shared_folder() / "data"
-    report = run_session(folder, data if data.is_dir() else None)
-    (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    return 0
+    leave(folder, run_session(folder, data if data.is_dir() else None))
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # views that are still there draw once more while Python takes itself apart
+    main()

@@ -10,14 +10,13 @@ the person had open before.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from Testing.panels.session_script import Session, open_module
+from Testing.panels.session_script import Session, leave, open_module
 from Testing.panels.study_bench import state_of, words_of
 
 LEFT_DRAG = ((0, 0), (40, 25))  # pixels; changes window and level
@@ -256,17 +255,13 @@ def run_session(folder: Path, packages: list[Path], scan: Path | None = None) ->
     return report
 
 
-def main() -> int:
+def main() -> None:
     """Run the session and keep its pictures."""
     folder, *paths = (Path(word) for word in sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
     scan = next((path for path in paths if path.name.endswith(".nii.gz")), None)
-    report = run_session(folder, [path for path in paths if path != scan], scan)
-    (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    return 0
+    leave(folder, run_session(folder, [path for path in paths if path != scan], scan))
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # views that are still there draw once more while Python takes itself apart
+    main()
