@@ -120,7 +120,10 @@ def write_case(
         if outputs.scaled is not None:
             write_json(content, place[sidecar_path(outputs.scaled)])
         if outputs.report is not None:
-            write_json(report(content, done.sweep), place[outputs.report])
+            told = report(content, "difftumor-anomaly-report")
+            if done.sweep is not None:
+                told["sweep"] = done.sweep
+            write_json(told, place[outputs.report])
         if outputs.sheet is not None and sheet is not None:
             _draw(place[outputs.sheet], sheet)
     return content
@@ -163,11 +166,11 @@ def resolved(parameters: AnomalyParameters, result: AnomalyResult) -> dict[str, 
     return values
 
 
-def report(content: dict[str, Any], sweep: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """What a person or a spreadsheet wants to know of a case."""
+def report(content: dict[str, Any], schema: str) -> dict[str, Any]:
+    """What a person or a spreadsheet wants to know of a case, from its side-car."""
     result = content["result"]
-    chosen = {
-        "schema": "difftumor-anomaly-report",
+    return {
+        "schema": schema,
         "schema_version": 1,
         "notice": "Research use only: never for diagnosis.",
         "images": {role: entry["path"] for role, entry in content["inputs"].items()},
@@ -176,7 +179,6 @@ def report(content: dict[str, Any], sweep: list[dict[str, Any]] | None) -> dict[
         "versions": content["versions"],
         **{key: value for key, value in result.items() if key != "output_sha256"},
     }
-    return chosen if sweep is None else {**chosen, "sweep": sweep}
 
 
 def plain(first: Volume, array: NDArray[Any]) -> Volume:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from difftumor.commands.anomaly import parsed_slices
 from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
-from difftumor.commands.anomaly_outputs import plain
+from difftumor.commands.anomaly_outputs import plain, report
 from difftumor.commands.common import CommonOptions, UsageError, tell_device
 from difftumor.commands.stopping import Stopping
 from difftumor.console import Reporter, say
@@ -204,7 +204,7 @@ class Learn(CommonOptions):
                     metadata={"description": DOUBT_NOTICE},
                 )
             if self.report is not None:
-                write_json(report(content), place[self.report])
+                write_json(report(content, "difftumor-learning-report"), place[self.report])
             write_json(content, place[sidecar_path(self.out)])
 
 
@@ -228,21 +228,6 @@ def renamed(learned: LearnedModel, folder: Path) -> LearnedModel:
         "._-"
     )
     return replace(learned, card={**learned.card, "id": name[:80] or "learned"})
-
-
-def report(content: dict[str, Any]) -> dict[str, Any]:
-    """What a person or a spreadsheet wants to know of a case."""
-    result = content["result"]
-    return {
-        "schema": "difftumor-learning-report",
-        "schema_version": 1,
-        "notice": "Research use only: never for diagnosis.",
-        "images": {role: entry["path"] for role, entry in content["inputs"].items()},
-        "model": content["model"],
-        "device": content["device"],
-        "versions": content["versions"],
-        **{key: value for key, value in result.items() if key != "output_sha256"},
-    }
 
 
 def parsed_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
