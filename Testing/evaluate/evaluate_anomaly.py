@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from anomaly_methods import Rewritings, Settings
 from anomaly_pictures import draw_examples, draw_grid
 
 from difftumor.anomaly_models import AnomalyModel, load_anomaly_model
+from difftumor.console import say
 from training import slices as slice_program
 from training.measures import auroc
 from training.slice_choice import LOOK_ALIKES_MM2
@@ -240,12 +240,6 @@ def evaluate(name: str, chosen: argparse.Namespace) -> bool:
     (out / "anomaly.json").write_text(json.dumps(content, indent=1) + "\n")
     say(f"written: {out}")
     return all(met.values())
-
-
-def say(text: str) -> None:
-    """One line on the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

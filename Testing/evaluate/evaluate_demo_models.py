@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from reconstruction import organ_centers, reconstruct, smoothed_psnr_db
 
 from difftumor import phantom
+from difftumor.console import say
 from difftumor.ellipsoids import ellipsoid_mask
 from difftumor.generators import DiffusionGenerator, load_generator
 from difftumor.parameters import MODELLED, ORGAN_LABELS, Ellipsoid, SynthesisParameters
@@ -182,12 +182,6 @@ def picture(found: list[Measured], path: Path, rows: int = 6) -> None:
             axis.axis("off")
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def say(text: str) -> None:
-    """One line on the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import statistics
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from learning_cases import Case, heads, kidneys, real_brains
 from learning_methods import by_learning, by_supervised_unet, clocked, dices
 from learning_time import waiting_times
 
+from difftumor.console import say
 from difftumor.learning_result import LearnedResult
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -183,12 +183,6 @@ def judged(rows: list[dict[str, Any]], times: dict[str, dict[str, float]]) -> bo
                 f"{name} result after {slowest:.1f} s at most (asked: {limit:g}): {'met' if good else 'MISSED'}"
             )
     return met
-
-
-def say(text: str) -> None:
-    """One line on the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from difftumor import phantom
+from difftumor.console import say
 from difftumor.evaluation import aligned
 from difftumor.grids import Grid
 from difftumor.lesions import equivalent_diameter_mm, label_components
@@ -233,12 +233,6 @@ def report(measured: dict[str, dict[str, Interval]]) -> None:
             [name, *cells, f"{'>=' if target[1] > 0 else '<='} {target[0]}" if target else ""]
         )
     say(aligned(rows))
-
-
-def say(text: str) -> None:
-    """One line on the terminal."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:
