@@ -4,6 +4,14 @@ import signal
 import sys
 
 
+class _Interrupted(KeyboardInterrupt):
+    """A Ctrl-C or a polite end from outside.
+
+    Not KeyboardInterrupt itself: where one leaves an `exec` of a string (dataclasses have one), CPython ends the
+    process by SIGINT at its exit, whoever has caught it since.
+    """
+
+
 def main() -> int:
     """Run the command line; returns the exit code.
 
@@ -11,7 +19,9 @@ def main() -> int:
     program as they stop a computation: exit code 1, nothing left behind.
     """
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as whoever started us wishes
+                signal.signal(number, _interrupt)
         from difftumor import cli
 
         return cli.main()
@@ -21,7 +31,7 @@ def main() -> int:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+    raise _Interrupted
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -301,6 +302,24 @@ def test_an_interrupt_ends_with_exit_code_1_and_leaves_nothing(case, tmp_path, s
     assert process.returncode == 1, said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob(".difftumor-*"))
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_a_string_is_executed_ends_with_exit_code_1(tmp_path, signal_number):
+    """Importing dataclasses executes strings; after a KeyboardInterrupt in one `python -m` ends by SIGINT."""
+    program = f"""
+import sys, types, difftumor
+cli = difftumor.cli = sys.modules["difftumor.cli"] = types.ModuleType("cli")
+cli.main = lambda: exec("import os, time; os.kill(os.getpid(), {int(signal_number)}); time.sleep(10)")
+from difftumor.__main__ import main
+sys.exit(main())
+"""
+    (tmp_path / "interrupted.py").write_text(program)
+    paths = os.pathsep.join([str(ENGINE), str(tmp_path)])
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, text=True, timeout=60,
+                           stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr == "difftumor: cancelled\n"
 
 
 @pytest.mark.parametrize(
