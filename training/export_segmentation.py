@@ -52,7 +52,10 @@ def export(settings: Export) -> dict[str, Any]:
     card.setdefault("extra", {})["training"] = {
         "samples": stored["samples"],
         "validation_dice": stored["dice"],
-        **{name: config[name] for name in ("seed", "real_only", "synthetic_only", "synthesis")},
+        **{
+            name: config[name]
+            for name in ("seed", "real_only", "synthetic_only", "synthesis", "batch_dice")
+        },
         **{name: config["data"][name] for name in ("folds", "fold")},
     }
     return write_model_folder(settings.out, tensors, card, overwrite=settings.overwrite)

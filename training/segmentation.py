@@ -65,7 +65,12 @@ class SegmentationTraining:
         self.modules: dict[str, nn.Module] = {"segmenter": self.segmenter}
         self.optimizers: dict[str, torch.optim.Optimizer] = {"segmenter": self.optimizer}
         self.loss = DiceCELoss(
-            to_onehot_y=True, softmax=True, squared_pred=True, smooth_nr=0.0, smooth_dr=1e-6
+            to_onehot_y=True,
+            softmax=True,
+            squared_pred=True,
+            smooth_nr=0.0,
+            smooth_dr=1e-6,
+            batch=config.batch_dice,
         )
         self.batches = SegmentationBatches(fabric, config, scans)
 

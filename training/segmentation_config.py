@@ -171,6 +171,9 @@ class SegmentationConfig:
     """Learn from the healthy scans and synthesized tumors only."""
     weight_decay: float = limited(1e-5, 0, 10)
     """Decoupled weight decay (AdamW)."""
+    batch_dice: bool = changeable(False)
+    """The Dice loss of all crops of a pass together (as nnU-Net), in which false alarms in crops without tumor count;
+    published: the mean over the crops, where only the cross-entropy sees them."""
     network: SegmenterSize = field(default_factory=SegmenterSize)
     data: SegmentationData = field(default_factory=SegmentationData)
     synthesis: Synthesis = field(default_factory=Synthesis)

@@ -107,6 +107,22 @@ def test_loss_falls_on_one_batch(config, monkeypatch):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_batch_dice_sees_false_alarms_in_crops_without_tumor(config, batch_dice):
+    config = replace(config, batch_dice=batch_dice)
+    loss = SegmentationTraining(Fabric(accelerator="cpu"), config, prepare_scans(config)).loss
+    loss.lambda_ce = 0.0
+    labels = torch.ones(2, 1, 8, 8, 8, dtype=torch.int64)
+    labels[0, :, 2:6, 2:6, 2:6] = 2  # tumor in the first crop only, background in none
+    logits = (4.0 * torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1)).requires_grad_()
+    loss(logits, labels).backward()
+    background, _, tumor = logits.grad[1].abs().amax((1, 2, 3))
+    if batch_dice:
+        assert tumor > 5 * background
+    else:  # only by what is lacking of the organ, as of any class that is absent
+        torch.testing.assert_close(tumor, background)
+
+
 def test_ten_and_ten_steps_are_twenty_bit_for_bit(config, tmp_path):
     """With threads that prepare crops, tumors painted on the fly, and the best weights kept."""
     config = replace(
