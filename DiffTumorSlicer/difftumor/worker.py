@@ -45,6 +45,9 @@ from difftumor.protocol import (
 
 # How long a computation may go on after the parent has gone, to leave its files in order.
 END_GRACE_S = 0.5
+# How long the system may take to drop the lock of a session that was killed. A session that lives and has
+# only closed our input keeps its folder, and this process for so long.
+_LOCK_GRACE_S = 10.0
 
 _EVENTS_PER_SECOND = 10
 # Steps are told a little more rarely, which leaves room within the limit for new stages.
@@ -188,11 +191,16 @@ class Worker:
         """End the process, in good order if the computation stops soon, and in any case."""
         if not self._idle.wait(END_GRACE_S):
             logger.warning("the parent has gone during a computation")
-        # The lock of a killed session can outlive its pipes by a moment.
-        for _ in range(5 if self._session else 0):
-            with contextlib.suppress(OSError):
-                if remove_if_abandoned(self._session):  # type: ignore[arg-type]
-                    break
+        # The lock of a killed session can outlive its pipes, on a busy machine by more than a moment.
+        until = time.monotonic() + _LOCK_GRACE_S
+        while self._session and time.monotonic() < until:
+            try:
+                remove_if_abandoned(self._session)
+            except FileNotFoundError:  # it is gone, by us or by the session itself
+                break
+            except OSError as error:
+                logger.warning("the session's folder cannot be examined: %s", type(error).__name__)
+                break
             time.sleep(0.02)
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()

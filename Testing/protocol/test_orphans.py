@@ -29,6 +29,23 @@ def test_a_killed_parent_leaves_no_orphan(start_parent, ends, tmp_path, task, be
         assert not list(tmp_path.glob("difftumor-session-*")), "the patient's voxels stay behind"
 
 
+def test_a_lock_that_outlives_the_pipes_of_a_killed_parent_is_waited_for(tmp_path):
+    """On a busy machine the system may end a process long between closing its pipes and its files."""
+    folder = PrivateFolder(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ENGINE), str(HERE)])}
+    command = [*WORKER, "--session", str(folder.path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, **pipes) as worker:
+        assert worker.stdout.readline() == b"\n"
+        assert b"ready" in worker.stdout.readline()
+        worker.stdin.close()
+        time.sleep(1.0)
+        os.close(folder._lock_fd)
+        folder._lock_fd = -1
+        assert worker.wait(60) == 0
+    assert not folder.path.exists(), "the patient's voxels stay behind"
+
+
 def test_a_killed_launcher_leaves_no_orphan(make_fake, ends):
     bridge = make_fake("launcher", *WORKER)
     pid = bridge.do("count").metadata["pid"]
