@@ -277,8 +277,10 @@ def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
 
 def _offer_ourselves_to_the_oom_killer() -> None:
     """If Linux has to end a process for lack of memory, let it be this one and not Slicer."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    with contextlib.suppress(OSError, ValueError):
+        score = Path("/proc/self/oom_score_adj")
+        of_slicer = int(score.read_text(encoding="ascii"))  # containers start with one of their own
+        score.write_text(str(min(1000, of_slicer + 500)), encoding="ascii")
 
 
 def main() -> None:

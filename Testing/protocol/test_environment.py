@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,7 +26,25 @@ def test_the_worker_finds_difftumor_and_the_settings_for_speed(bridge):
 
 def test_the_system_would_rather_end_the_worker_than_slicer(bridge):
     ours = int(Path("/proc/self/oom_score_adj").read_text())
-    assert int(bridge.do("environment").metadata["oom_score"]) > ours
+    assert int(bridge.do("environment").metadata["oom_score"]) > min(ours, 999)
+
+
+def test_also_where_everything_starts_with_a_high_score():
+    """As in a container without guaranteed memory."""
+    program = """
+from pathlib import Path
+from difftumor.worker import _offer_ourselves_to_the_oom_killer as offer
+score = Path("/proc/self/oom_score_adj")
+score.write_text("700")
+offer()
+print(score.read_text())
+offer()
+print(score.read_text())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ENGINE, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["1000", "1000"], done.stderr
 
 
 def test_our_own_python_keeps_what_its_launcher_set():
