@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,10 +38,34 @@ def no_user_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
 
 
+def stretch() -> float:
+    """How many times longer than on an idle machine something takes now: by the load, and as measured."""
+    wall_s, cpu_s = time.perf_counter(), time.thread_time()
+    while time.thread_time() - cpu_s < 0.02:
+        pass
+    measured = (time.perf_counter() - wall_s) / 0.02
+    return max(1.0, measured, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 @pytest.fixture
 def slack() -> float:
     """What limits of time are multiplied with on a machine that is busy with other things."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return stretch()
+
+
+@pytest.fixture
+def within() -> Callable[[float, Callable[[], float]], None]:
+    """A function that asserts a limit of time: a busy machine may delay one try, and stretch all of them."""
+
+    def check(limit_s: float, measure: Callable[[], float], tries: int = 6) -> None:
+        durations_s = []
+        for _ in range(tries):
+            durations_s.append(measure())
+            if durations_s[-1] < limit_s * stretch():
+                return
+        raise AssertionError(f"never within {limit_s} s: {durations_s}")
+
+    return check
 
 
 def pytest_collection_finish() -> None:

@@ -22,29 +22,39 @@ def cancel_and_time(bridge, number):
     return end, time.monotonic() - started
 
 
-def test_a_task_that_asks_stops_at_once_and_the_worker_stays(bridge, tmp_path, slack):
-    bridge.do("count")
-    number = bridge.request("steps", {"steps": 10_000}, {"ct": CT})
-    end, duration_s = cancel_and_time(bridge, number)
-    assert end == CancelledEvent(number, killed=False)
-    assert duration_s < 0.3 * slack
-    assert bridge.do("count").metadata["count"] == 2
-    assert not list(tmp_path.glob("difftumor-session-*/2"))
+@pytest.fixture
+def patient(make_bridge):
+    """A bridge that waits for a worker on a busy machine, and does not kill it meanwhile."""
+    return make_bridge(cancel_grace_s=60.0)
+
+
+def test_a_task_that_asks_stops_at_once_and_the_worker_stays(patient, tmp_path, within):
+    bridge, counts = patient, []
+
+    def cancelled():
+        counts.append(bridge.do("count").metadata["count"])
+        number = bridge.request("steps", {"steps": 10_000}, {"ct": CT})
+        end, duration_s = cancel_and_time(bridge, number)
+        assert end == CancelledEvent(number, killed=False)
+        assert not list(tmp_path.glob(f"difftumor-session-*/{number}"))
+        return duration_s
+
+    within(0.3, cancelled)
+    assert bridge.do("count").metadata["count"] == len(counts) + 1
 
 
 @pytest.mark.parametrize("task", ["stubborn", "busy"])
-def test_a_task_that_never_asks_is_killed_within_half_a_second(bridge, task, tmp_path, slack):
-    durations_s = []
-    for _ in range(3):  # the machine may be busy with something else
+def test_a_task_that_never_asks_is_killed_within_half_a_second(bridge, task, tmp_path, within):
+    def killed():
         number = bridge.request(task, {}, {"ct": CT})
         end, duration_s = cancel_and_time(bridge, number)
         assert end == CancelledEvent(number, killed=True)
         assert not list(tmp_path.glob("difftumor-session-*/[0-9]*"))
         assert isinstance(bridge.do("count"), ResultEvent)
-        durations_s.append(duration_s)
-        if duration_s < 0.5:
-            break
-    assert 0.3 <= min(durations_s) < 0.5 * slack
+        assert duration_s >= 0.3
+        return duration_s
+
+    within(0.5, killed)
 
 
 def test_a_killed_worker_takes_its_children_along(bridge, ends):
@@ -55,14 +65,19 @@ def test_a_killed_worker_takes_its_children_along(bridge, ends):
     assert ends(child)
 
 
-def test_a_killed_worker_behind_a_launcher_is_gone(make_fake, ends, tmp_path, slack):
+def test_a_killed_worker_behind_a_launcher_is_gone(make_fake, ends, within):
     worker = [sys.executable, "-m", "difftumor.worker", "--tasks", "fake_tasks"]
     bridge = make_fake("launcher", *worker)
-    number = bridge.request("stubborn", {})
-    end, duration_s = cancel_and_time(bridge, number)
-    assert end.killed
-    assert duration_s < 1.0 * slack
-    assert ends(bridge.wait_for(ReadyEvent).pid)
+
+    def killed():
+        bridge.seen.clear()
+        number = bridge.request("stubborn", {})
+        end, duration_s = cancel_and_time(bridge, number)
+        assert end.killed
+        assert ends(bridge.wait_for(ReadyEvent).pid)
+        return duration_s
+
+    within(1.0, killed)
     assert isinstance(bridge.do("count"), ResultEvent)
 
 
@@ -97,7 +112,8 @@ def test_cancelling_what_has_ended_is_no_error(bridge):
     assert bridge.do("count").metadata["count"] == 2
 
 
-def test_a_result_that_crosses_the_cancel_is_not_told(bridge, tmp_path):
+def test_a_result_that_crosses_the_cancel_is_not_told(patient, tmp_path):
+    bridge = patient
     number = bridge.request("ignore_cancel", {})
     end, _ = cancel_and_time(bridge, number)
     assert end == CancelledEvent(number, killed=False)
@@ -105,7 +121,8 @@ def test_a_result_that_crosses_the_cancel_is_not_told(bridge, tmp_path):
     assert isinstance(bridge.do("count"), ResultEvent)
 
 
-def test_an_exception_of_the_library_around_the_cancel_is_no_error(bridge):
+def test_an_exception_of_the_library_around_the_cancel_is_no_error(patient):
+    bridge = patient
     number = bridge.request("wrap_cancel", {})
     end, _ = cancel_and_time(bridge, number)
     assert end == CancelledEvent(number, killed=False)
@@ -131,15 +148,20 @@ def test_no_progress_is_told_after_the_cancel(make_bridge):
     assert not any(isinstance(event, ProgressEvent) for event in bridge.seen[position:])
 
 
-def test_a_cancel_of_the_superseded_request_is_not_slower_than_any_other(bridge, slack):
-    number = bridge.request("stubborn", {}, panel="anomaly")
-    bridge.wait_for(ProgressEvent)
-    newer = bridge.request("count", {}, panel="anomaly")
-    started = time.monotonic()
-    bridge.cancel(number)
-    assert bridge.end_of(number) == CancelledEvent(number, True, newer)
-    assert time.monotonic() - started < 1.0 * slack
-    assert isinstance(bridge.end_of(newer), ResultEvent)
+def test_a_cancel_of_the_superseded_request_is_not_slower_than_any_other(bridge, within):
+    def cancelled():
+        bridge.seen.clear()
+        number = bridge.request("stubborn", {}, panel="anomaly")
+        bridge.wait_for(ProgressEvent)
+        newer = bridge.request("count", {}, panel="anomaly")
+        started = time.monotonic()
+        bridge.cancel(number)
+        assert bridge.end_of(number) == CancelledEvent(number, True, newer)
+        duration_s = time.monotonic() - started
+        assert isinstance(bridge.end_of(newer), ResultEvent)
+        return duration_s
+
+    within(1.0, cancelled)
 
 
 def test_a_worker_that_dies_while_it_is_cancelled_counts_as_cancelled(make_bridge):
@@ -153,7 +175,8 @@ def test_a_worker_that_dies_while_it_is_cancelled_counts_as_cancelled(make_bridg
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-def test_what_was_finished_before_the_cancel_is_kept_until_it_is_taken(bridge, tmp_path, deaf):
+def test_what_was_finished_before_the_cancel_is_kept_until_it_is_taken(make_bridge, tmp_path, deaf):
+    bridge = make_bridge(cancel_grace_s=0.3 if deaf else 60.0)
     number = bridge.request("slices", {"deaf": deaf}, {"ct": CT})
     bridge.wait_until(lambda event: isinstance(event, ProgressEvent) and event.done == 3)
     assert bridge.cancel(number)
@@ -164,7 +187,8 @@ def test_what_was_finished_before_the_cancel_is_kept_until_it_is_taken(bridge, t
     assert isinstance(bridge.do("count"), ResultEvent)
 
 
-def test_what_a_newer_request_does_again_is_not_kept(bridge, tmp_path):
+def test_what_a_newer_request_does_again_is_not_kept(make_bridge, tmp_path):
+    bridge = make_bridge(supersede_grace_s=60.0)
     number = bridge.request("slices", {}, panel="anomaly")
     bridge.wait_until(lambda event: isinstance(event, ProgressEvent) and event.done == 3)
     newer = bridge.request("count", {}, panel="anomaly")

@@ -57,7 +57,7 @@ def test_a_killed_launcher_leaves_no_orphan(make_fake, ends):
 def test_a_parent_that_ends_without_closing_leaves_nothing(start_parent, ends, tmp_path):
     parent, worker = start_parent("steps")
     parent.send_signal(signal.SIGINT)
-    parent.wait(timeout=30)
+    parent.wait(timeout=120)
     assert ends(worker)
     assert not list(tmp_path.glob("difftumor-session-*"))
 
@@ -114,11 +114,15 @@ def test_links_and_foreign_folders_are_left_alone(tmp_path):
     link.unlink(missing_ok=True)
 
 
-def test_closing_while_a_computation_runs_ends_it(bridge, ends, slack):
-    bridge.request("stubborn", {}, {"ct": np.zeros(10)})
-    pid = bridge.wait_until(lambda event: event.type == "ready").pid
-    bridge.wait_until(lambda event: event.type == "progress")
-    started = time.monotonic()
-    bridge.close()
-    assert ends(pid)
-    assert time.monotonic() - started < 1.0 * slack
+def test_closing_while_a_computation_runs_ends_it(make_bridge, ends, within):
+    def closed():
+        bridge = make_bridge()
+        bridge.request("stubborn", {}, {"ct": np.zeros(10)})
+        pid = bridge.wait_until(lambda event: event.type == "ready").pid
+        bridge.wait_until(lambda event: event.type == "progress")
+        started = time.monotonic()
+        bridge.close()
+        assert ends(pid)
+        return time.monotonic() - started
+
+    within(1.0, closed)
