@@ -14,6 +14,7 @@ from difftumor.protocol import CancelledEvent, ErrorEvent, ResultEvent, Supersed
 
 HERE = Path(__file__).parent
 ENGINE = HERE.parents[1] / "DiffTumorSlicer"
+WAIT_S = 60.0  # before something is taken to hang
 _ENDS = (CancelledEvent, ErrorEvent, ResultEvent, SupersededEvent)
 
 
@@ -24,7 +25,7 @@ class PolledBridge(Bridge):
         super().__init__(*args, **kwargs)
         self.seen = []
 
-    def wait_until(self, condition, timeout_s=20.0):
+    def wait_until(self, condition, timeout_s=WAIT_S):
         """Poll until condition(event) holds for an event, and return that event."""
         limit = time.monotonic() + timeout_s
         looked_at = 0
@@ -37,10 +38,10 @@ class PolledBridge(Bridge):
             time.sleep(0.005)
         raise AssertionError(f"not seen within {timeout_s} s; seen: {self.seen}")
 
-    def wait_for(self, kind, timeout_s=20.0):
+    def wait_for(self, kind, timeout_s=WAIT_S):
         return self.wait_until(lambda event: isinstance(event, kind), timeout_s)
 
-    def end_of(self, number, timeout_s=20.0):
+    def end_of(self, number, timeout_s=WAIT_S):
         """The event that ends a request."""
         return self.wait_until(
             lambda event: isinstance(event, _ENDS) and event.id == number, timeout_s
@@ -113,7 +114,7 @@ def is_alive(pid):
 def ends():
     """A function that waits until a process is gone; True if it is."""
 
-    def wait(pid, timeout_s=5.0):
+    def wait(pid, timeout_s=WAIT_S):
         limit = time.monotonic() + timeout_s
         while is_alive(pid) and time.monotonic() < limit:
             time.sleep(0.01)

@@ -32,6 +32,12 @@ class AcceleratorError(RuntimeError):
     """As torch defines it."""
 
 
+def wait_for(parameters):
+    """Until a file is there, if one is wished: what the test has done by then is no matter of time."""
+    while "file" in parameters and not Path(parameters["file"]).exists():
+        time.sleep(0.01)
+
+
 def double(parameters, folder, context):
     """Write twice the input, and say what came in."""
     array = read_array(folder, "ct")
@@ -54,6 +60,8 @@ def steps(parameters, folder, context):
     for i in range(parameters["steps"]):
         for stage in parameters.get("stages", ["denoising"]):
             context.progress(stage, i, parameters["steps"])
+        if i == 0:
+            wait_for(parameters)
         time.sleep(parameters.get("pause_s", 0.01))
     return {}
 
@@ -76,7 +84,8 @@ def slices(parameters, folder, context):
 def stubborn(parameters, folder, context):
     """Never asks whether it should stop."""
     context.progress("deaf", 0, 1)
-    time.sleep(parameters.get("sleep_s", 60))
+    wait_for(parameters)
+    time.sleep(parameters.get("sleep_s", 600))
     return {}
 
 
@@ -115,7 +124,7 @@ def children(parameters, folder, context):
     context.progress(f"child {child.pid}", 0, 1)
     if parameters.get("crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    time.sleep(parameters.get("sleep_s", 60))
+    time.sleep(parameters.get("sleep_s", 600))
     return {}
 
 

@@ -77,7 +77,8 @@ for text in sys.stdin:
     elif manner == "leads outside":
         say({**result(request), "arrays": ["../../secret"]})
     elif manner == "stderr flood":
-        for _ in range(5_000):
+        # Five files of the log and a bit, wherever it is turned over: the last one is neither empty nor full.
+        for _ in range(5_500):
             sys.stderr.write("y" * 1000 + "\n")
         say(result(request))
     elif manner == "deaf":

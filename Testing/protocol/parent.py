@@ -17,10 +17,14 @@ bridge = Bridge(
     log_folder=Path(folder) / "logs",
 )
 bridge.request(task, {"steps": 100_000}, {"ct": np.zeros((64, 64, 64), np.int16)})
+told = False
 while True:
     for event in bridge.poll():
         if isinstance(event, ReadyEvent):
             print("worker", event.pid, flush=True)
-        elif isinstance(event, ProgressEvent) and not event.done:
+        elif (
+            isinstance(event, ProgressEvent) and not told
+        ):  # the very first may have been passed by
+            told = True
             print("stage", event.stage, flush=True)
     time.sleep(0.01)
