@@ -318,13 +318,27 @@ def test_an_interrupt_ends_with_exit_code_1_and_leaves_nothing(tmp_path, signal_
     assert not list(tmp_path.rglob(".difftumor-*"))
 
 
+@pytest.mark.parametrize("during", ["interrupted", "computing"])
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_while_a_string_is_executed_ends_with_exit_code_1(tmp_path, signal_number):
-    """Importing dataclasses executes strings; after a KeyboardInterrupt in one `python -m` ends by SIGINT."""
+def test_an_interrupt_while_a_string_is_executed_ends_with_exit_code_1(
+    tmp_path, signal_number, during
+):
+    """Importing dataclasses executes strings; after a KeyboardInterrupt in one `python -m` ends by SIGINT.
+
+    While a computation is asked to stop, it is the second interrupt that ends the program.
+    """
     program = f"""
-import sys, types, difftumor
+import os, sys, types, difftumor
+from difftumor.commands.stopping import Stopping
+from difftumor.console import Reporter
 cli = difftumor.cli = sys.modules["difftumor.cli"] = types.ModuleType("cli")
-cli.main = lambda: exec("import os, time; os.kill(os.getpid(), {int(signal_number)}); time.sleep(10)")
+def interrupted():
+    exec("import time; os.kill(os.getpid(), {int(signal_number)}); time.sleep(10)", globals())
+def computing():
+    with Stopping(Reporter(quiet=True)):
+        os.kill(os.getpid(), {int(signal_number)})
+        interrupted()
+cli.main = {during}
 from difftumor.__main__ import main
 sys.exit(main())
 """

@@ -24,7 +24,7 @@ class Stopping:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._asked = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
         # Only the main thread may set handlers; elsewhere whoever started the thread cancels it.
@@ -52,8 +52,11 @@ class Stopping:
         """The progress callback."""
         return self
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
+            before = self._before.get(number)
+            if callable(before):
+                before(number, frame)  # the program's own way to end at once
             raise KeyboardInterrupt
         self._asked = True
         self._reporter.note("stopping; what is finished is kept (once more stops at once)")
