@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from difftumor.feature_slices import FeatureSlices
 from difftumor.grids import Box
-from difftumor.learning_labels import around, connected_to, slice_areas_mm2
+from difftumor.learning_labels import around, connected_to, overrun, slice_areas_mm2
 from difftumor.learning_result import LearnedResult, volumes_of
 
 # The next slice is chosen by the disagreement in and around the tumor: what lies far from anything that was painted
@@ -88,6 +88,14 @@ class Canvas:
                     "it, and were left out. Paint in one of them to keep it, or keep all parts.",
                 ]
         rows, next_slice = self._rows(labels, uncertainty, matters, names)
+        if keep == "painted" and (leak := self._leak(labels)):
+            next_slice, length_mm = leak
+            notes = [
+                *notes,
+                f"The outline goes on for {length_mm:.0f} mm beyond the painted slices, further than the painted tumor "
+                "is wide: it may have run into healthy tissue that looks alike. Label the slice that is proposed "
+                "next, also if it shows no tumor any more.",
+            ]
         return LearnedResult(
             grid=grid,
             box=box,
@@ -103,6 +111,14 @@ class Canvas:
             settings={},
             notes=list(dict.fromkeys(notes)),
         )
+
+    def _leak(self, labels: NDArray[np.uint8]) -> tuple[int, float] | None:
+        """See `overrun`."""
+        grid, axis = self.stack.grid, self.axis
+        found = np.zeros(grid.shape[axis], bool)
+        found[self.box[axis]] = np.moveaxis(labels, axis, 0).any(axis=(1, 2))
+        painted_mm2 = slice_areas_mm2(self.truth > 0, grid, axis)
+        return overrun(painted_mm2, found, self.is_labelled, float(grid.spacing[axis]))
 
     def _rows(
         self,

@@ -147,3 +147,39 @@ def slice_areas_mm2(mask: NDArray[Any], grid: Grid, axis: int) -> NDArray[np.flo
     first, second = (grid.affine[:3, d] for d in range(3) if d != axis)
     pixel = float(np.linalg.norm(np.cross(first, second)))
     return mask.sum(axis=tuple(d for d in range(3) if d != axis), dtype=np.float64) * pixel
+
+
+def overrun(
+    painted_mm2: NDArray[np.float64],
+    found: NDArray[np.bool_],
+    labelled: NDArray[np.bool_],
+    spacing_mm: float,
+) -> tuple[int, float] | None:
+    """Whether a segmentation goes on beyond the painted slices further than the tumor is wide, as leaks do.
+
+    Tumors are about as long as wide.  Where one has leaked into tissue of the same density, the disagreement of the
+    classifiers is small all along the leak, and a label at its far end changes little.  The slice that tells most is
+    the first beyond a ball of the largest painted area around the middle of what was painted.
+
+    Args:
+        painted_mm2: (S,) painted area of each slice.
+        found: (S,) whether the segmentation has a part in the slice.
+        labelled: (S,) slices that the reader has labelled, also as without tumor.
+        spacing_mm: distance of the slices.
+    Returns: index of the slice to label next, and how far the longer overrun reaches (mm); None: there is none.
+    """
+    painted = np.flatnonzero(painted_mm2)
+    if not painted.size:
+        return None
+    width_mm = 2 * float(np.sqrt(painted_mm2.max() / np.pi))
+    middle = float(np.average(painted, weights=painted_mm2[painted]))
+    worst = None
+    for step, edge in ((-1, int(painted[0])), (1, int(painted[-1]))):
+        last = edge
+        while 0 <= last + step < len(found) and found[last + step] and not labelled[last + step]:
+            last += step
+        length_mm = abs(last - edge) * spacing_mm
+        if length_mm > max(width_mm, worst[1] if worst else 0.0):
+            beyond = int(np.floor(step * middle + width_mm / 2 / spacing_mm)) + 1
+            worst = step * max(beyond, step * edge + 1), length_mm
+    return worst

@@ -35,8 +35,9 @@ class LearnedResult:
             organ.
         names: label -> its name.
         labelled: voxel indices of the slices that were learned from.
-        next_slice: where labels would help most: the unlabelled slice on which the classifiers disagree most (see
-            `learning`); None if they agree everywhere.
+        next_slice: where labels would help most: the unlabelled slice on which the classifiers disagree most, or, where
+            the tumor seems to go on too far, the slice where it should have ended (`learning_labels.overrun`); None if
+            they agree everywhere.
         slices: a row for each segmented slice: index, position_mm, labelled, area_mm2 by label, disagreement_mm2.
         volumes_mm3: by label, and by region for brain tumors.
         left_out: {"parts", "volume_mm3"} of what was found without being connected to a painted voxel.

@@ -22,7 +22,7 @@ from difftumor.feature_slices import fineness_for
 from difftumor.grids import Grid
 from difftumor.learned_models import read_learned_model, write_learned_model
 from difftumor.learning import LearningError, apply_learned, learn
-from difftumor.learning_labels import connected_to, slice_areas_mm2
+from difftumor.learning_labels import connected_to, overrun, slice_areas_mm2
 from difftumor.models import ModelError
 from difftumor.parameters import LearningParameters
 from difftumor.protocol import Cancelled
@@ -221,6 +221,54 @@ def test_the_table_and_the_next_slice_follow_from_the_volume(model):
             key=lambda r: r["disagreement_mm2"],
         )["index"]
     )
+
+
+def test_a_leak_along_the_slices_is_told_and_asked_for_where_the_tumor_ends(model):
+    images, grid, organ, tumor = a_case(a_grid((30, 32, 28), rotation=(0, 0, 0), signs=(1, 1, 1)))
+    organ = organ | np.moveaxis(np.broadcast_to(organ.any(2), (28, 30, 32)), 0, 2)
+    rod = np.broadcast_to(tumor.any(2)[..., None], tumor.shape) & ~tumor
+    alike = {"ct": np.where(rod, 130, images["ct"]).astype(np.int16)}  # as dense as the tumor
+    labels, chosen = painted_on(tumor, grid, 3)
+    with_tumor = np.flatnonzero(tumor.any((0, 1)))
+    result, _ = run(model, (alike, grid, organ, tumor), labels)
+    assert sum("run into" in note for note in result.notes) == 1
+    assert min(abs(result.next_slice - with_tumor[[0, -1]] - [-1, 1])) <= 1
+    # Marked as without tumor, it ends the leak on that side.
+    ends = result.next_slice
+    again, _ = run(
+        model, (alike, grid, organ, tumor), labels, labelled=tuple(sorted([*chosen, ends]))
+    )
+    found = np.flatnonzero((again.segmentation > 0).any((0, 1)))
+    assert (found < ends).all() or (found > ends).all()
+    # A ball that ends where it ends is no leak.
+    assert not any(
+        "run into" in note for note in run(model, (images, grid, organ, tumor), labels)[0].notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("areas", "found", "labelled", "expected"),
+    [
+        # Painted 19, 22, 24 of a tumor 18 mm wide, outlined to 49: the case of a kidney phantom.
+        ({19: 160, 22: 266, 24: 190}, range(17, 50), [19, 22, 24], (26, 62.5)),
+        ({44: 617, 47: 846, 51: 564}, range(22, 55), [44, 47, 51], (40, 55.0)),
+        ({44: 617, 47: 846, 51: 564}, range(37, 55), [44, 47, 51], None),
+        ({19: 160, 22: 266, 24: 190}, range(17, 50), [19, 22, 24, 26], None),  # answered already
+        (
+            {30: 800, 31: 850, 32: 800},
+            range(24, 39),
+            [30, 31, 32],
+            None,
+        ),  # neighbors of a long tumor
+        ({30: 4}, [*range(20, 30), *range(31, 42)], [30], (31, 27.5)),
+        ({}, range(10), [], None),
+    ],
+)
+def test_an_overrun_is_longer_than_the_tumor_is_wide(areas, found, labelled, expected):
+    area, is_found, is_labelled = np.zeros(77), np.zeros(77, bool), np.zeros(77, bool)
+    area[list(areas)] = list(areas.values())
+    is_found[[*found, *areas]] = is_labelled[labelled] = True
+    assert overrun(area, is_found, is_labelled, 2.5) == expected
 
 
 def test_what_was_learned_is_a_model_folder_that_segments_the_case_again(model, tmp_path):

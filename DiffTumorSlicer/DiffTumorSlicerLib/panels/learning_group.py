@@ -358,7 +358,7 @@ class LearningGroup:
             )
         else:
             words = _(
-                "Most uncertain: {slice}. Go there, paint the tumor, and learn again."
+                "Label next: {slice}. Go there, paint the tumor or mark that there is none, and learn again."
             ).format(slice=self._named(position))
         say(ui.suggestionLabel, words)
 
