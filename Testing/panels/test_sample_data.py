@@ -17,9 +17,11 @@ class QuickMaker:
 
     error = ""
     started: tuple[object, ...] = ()
+    made: tuple[QuickMaker, ...] = ()
 
     def __init__(self, scene):
         self.scene, self.looks = scene, -1
+        QuickMaker.made = (*QuickMaker.made, self)
 
     @property
     def busy(self):
@@ -53,6 +55,7 @@ def source(app, scene, monkeypatch):
 
     monkeypatch.setattr(sample_data, "PhantomMaker", QuickMaker)
     monkeypatch.setattr(QuickMaker, "started", ())
+    monkeypatch.setattr(QuickMaker, "made", ())
     monkeypatch.setattr(slicer.modules, "sampleDataSources", {})
     load_module(ROOT / "DiffTumorSlicer" / "DiffTumorSlicer.py")
     emit(app, "startupCompleted()")
@@ -76,8 +79,8 @@ def test_phantoms_with_a_lesion_are_offered_too(app, scene, source):
 def click(app, source, times=1):
     for _ in range(times):
         source.customDownloader(source)  # as the module's button does
-    end = time.monotonic() + 0.4
-    while time.monotonic() < end:
+    end = time.monotonic() + 60
+    while any(maker.busy for maker in QuickMaker.made) and time.monotonic() < end:
         app.processEvents()
         time.sleep(0.01)
 
