@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,25 +140,35 @@ def test_ten_and_ten_steps_are_twenty_bit_for_bit(config, tmp_path):
     assert best[0]["dice"] == max(r["validation_dice"] for r in stats(config) if "best_dice" in r)
 
 
+KILLED = """
+import os, signal, sys
+from training import segmentation
+class Killed(segmentation.SegmentationTraining):
+    def step(self, seen, step, stage):
+        found = super().step(seen, step, stage)
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+segmentation.SegmentationTraining = Killed
+segmentation.main(sys.argv[1:])
+"""
+
+
 def test_the_same_command_continues_after_a_kill(lists, tmp_path):
     """SIGKILL in the middle: no handler runs, and what is on disk is whole."""
     command = [
-        *(sys.executable, "-m", "training.segmentation", "tiny", "--run", str(tmp_path / "run")),
+        *("tiny", "--run", str(tmp_path / "run")),
         *("--data.phantoms", "0", "--data.healthy-phantoms", "0", "--data.folds", "1"),
         *("--data.datalist", str(lists.datalist), "--data.cache", str(lists.cache)),
         *("--real-only", "--samples", "80", "--reporting.checkpoint", "4"),
     ]
     paths = f"{ROOT / 'DiffTumorSlicer'}{os.pathsep}{ROOT}"
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while not (tmp_path / "run/checkpoint.pt").is_file() and time.monotonic() < until:
-        time.sleep(0.02)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    stopped_at = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["samples"]
-    assert 4 <= stopped_at < 80
-    assert main(command[3:]) == 0
+    program = [sys.executable, "-c", KILLED, *command]
+    killed = subprocess.run(program, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["samples"] == 12
+    assert main(command) == 0
     rows = [json.loads(line) for line in (tmp_path / "run/stats.jsonl").open()]
     assert [row["samples"] for row in rows if "loss" in row] == list(range(2, 82, 2))
 
