@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from difftumor.reader_study.session import Clock
 from Testing.panels.bench import ROOT, ends_in_next_step
 from Testing.panels.study_bench import Key, StudyBench, state_of, words_of
 
@@ -160,13 +161,19 @@ def test_there_is_no_way_back_where_it_is_not_allowed(bench):
     assert not bench.ui.previousCaseButton.visible
 
 
-def test_the_image_goes_when_its_time_is_over_and_the_answer_still_counts(make):
+def test_the_image_goes_when_its_time_is_over_and_the_answer_still_counts(make, monkeypatch):
+    now_s = [100.0]
+    monkeypatch.setattr(Clock, "monotonic", lambda _self: now_s[0])
     bench = make(time_limit_s=1.0, practice=0, cases=2)
     bench.join()
     assert "1 s" in bench.ui.studyFactsLabel.text
     bench.begin()
     assert bench.ui.caseTimeLabel.text == "1 s left"
-    bench.turn(1.1)
+    now_s[0] += 0.9
+    bench.turn()
+    assert bench.reading.shown
+    now_s[0] += 0.2
+    bench.turn()
     assert bench.reading.time_over
     assert not bench.reading.shown
     assert "time for this image is over" in bench.ui.lackingLabel.text
@@ -257,7 +264,7 @@ def test_after_a_kill_in_the_middle_of_a_case_that_case_comes_again(bench):
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
