@@ -19,6 +19,7 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 slicer = pytest.importorskip("slicer", reason="needs slicer-core")
 
 APP = slicer_stand_in.start()
+WAIT_S = 300  # a busy machine imports torch slowly
 
 # What a Slicer right after the installation of the extension does not have.
 NOT_INSTALLED = (
@@ -83,7 +84,7 @@ def test_the_module_opens_with_nothing_installed_no_network_and_no_main_window()
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=WAIT_S,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "built DiffTumor Slicer" in done.stdout
@@ -247,18 +248,26 @@ class TestScripts:
     def nodes(self, logic):
         return sys.modules["DiffTumorSlicer"]._test_scene()
 
-    def test_a_callback_gets_every_state_and_the_call_returns_at_once(self, worker, logic, nodes):
-        states = []
-        began = time.monotonic()
-        number = logic.synthesize(*nodes, model="modelled", device="cpu", callback=states.append)
-        assert time.monotonic() - began < 2
-        assert isinstance(number, int)
-        while not states or states[-1].running:
-            APP.processEvents()
-            assert time.monotonic() - began < 120
-        assert states[-1].kind == "done", states[-1].sentence
-        assert "synthetic" in slicer.mrmlScene.GetNodeByID(states[-1].result_node_id).GetName()
-        assert not logic._timer.active
+    def test_a_callback_gets_every_state_and_the_call_returns_at_once(
+        self, worker, logic, nodes, within
+    ):
+        def called():
+            states, asked = [], {"model": "modelled", "device": "cpu"}
+            began = time.monotonic()
+            number = logic.synthesize(*nodes, **asked, callback=states.append)
+            duration_s = time.monotonic() - began
+            assert isinstance(number, int)
+            assert logic.session.busy
+            while not states or states[-1].running:
+                APP.processEvents()
+                assert time.monotonic() - began < WAIT_S
+            assert states[-1].kind == "done", states[-1].sentence
+            result = slicer.mrmlScene.GetNodeByID(states[-1].result_node_id)
+            assert "synthetic" in result.GetName()
+            assert not logic._timer.active
+            return duration_s
+
+        within(2, called)
 
     def test_a_callback_hears_of_a_cancel(self, worker, logic, nodes):
         states = []
@@ -267,7 +276,7 @@ class TestScripts:
         began = time.monotonic()
         while not states or states[-1].running:
             APP.processEvents()
-            assert time.monotonic() - began < 60
+            assert time.monotonic() - began < WAIT_S
         assert states[-1].kind == "cancelled"
         assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [nodes[0]]
 
@@ -322,7 +331,7 @@ class TestScripts:
         began = time.monotonic()
         while names["logic"].session.busy:
             APP.processEvents()
-            assert time.monotonic() - began < 120
+            assert time.monotonic() - began < WAIT_S
         said = capsys.readouterr().out.splitlines()
         assert any("(synthetic" in line for line in said), said
         names["logic"].close()

@@ -78,11 +78,15 @@ def test_a_killed_worker_is_told_and_the_next_press_works(real):
     assert real.parameters.result is not None, real.message
 
 
-def test_a_cancel_is_over_within_half_a_second(real, slack):
-    real.ui.synthesizeButton.click()
-    turns(real, lambda: real.bridge._worker is not None and real.bridge._worker.ready)
-    start = time.monotonic()
-    real.ui.synthesizeButton.click()
-    turns(real, lambda: not running(real))
-    assert time.monotonic() - start < (0.5 + 0.5) * slack  # half a second of grace for this process
-    assert "Nothing was changed" in real.message
+def test_a_cancel_is_over_within_half_a_second(real, within):
+    def cancelled():
+        real.ui.synthesizeButton.click()
+        turns(real, lambda: real.bridge._worker is not None and real.bridge._worker.ready)
+        start = time.monotonic()
+        real.ui.synthesizeButton.click()
+        turns(real, lambda: not running(real))
+        duration_s = time.monotonic() - start
+        assert "Nothing was changed" in real.message
+        return duration_s
+
+    within(0.5 + 0.5, cancelled)  # half a second of grace for this process

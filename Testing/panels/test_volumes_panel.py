@@ -100,7 +100,7 @@ def test_the_sample_phantom_brings_its_organs(bench):
     """With the real worker process, which needs no torch for it."""
     bench.press(bench.volumes.phantomButton)
     assert bench.volumes.phantomButton.text == "Stop"
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while bench.parameters.volume is None and time.monotonic() < end:
         bench.turn(0.05)
     assert bench.parameters.volume.GetName() == "Phantom abdomen (computed)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import signal
 import subprocess
@@ -149,21 +151,30 @@ def test_a_bent_scan_is_refused_and_its_hardened_copy_gets_the_tumor(real):
     assert result.GetName() == "CT hardened (synthetic)"
 
 
-def test_the_demonstration_model_is_cancelled_within_half_a_second(real, slack):
+def test_the_demonstration_model_is_cancelled_within_half_a_second(real, within):
     """While it paints, not only while it starts; and the next press works."""
     real.load_ct(shape=(120, 110, 60))
     real.parameters.synthesis.model = DEMONSTRATION
     real.place((60.0, 55.0, 30.0))
-    before = real.scene.GetNumberOfNodes()
-    for stage in ("Painting the tumor", "Turning it into an image"):
+    button = real.panels.synthesis.run_button
+
+    def cancelled(stage):
+        before = real.scene.GetNumberOfNodes()
         real.press(real.ui.synthesizeButton)
-        wait(real, lambda stage=stage: stage in plain(real.ui.progressLabel))
+        wait(real, lambda: stage in plain(real.ui.progressLabel) or not button.running)
+        if not button.running:  # a busy machine may look away for as long as a stage lasts
+            assert real.parameters.result is not None, real.message
+            return math.inf
         start = time.monotonic()
         real.press(real.ui.synthesizeButton)
-        wait(real, lambda: not real.panels.synthesis.run_button.running)
-        assert time.monotonic() - start < 0.5 * slack
+        wait(real, lambda: not button.running)
+        duration_s = time.monotonic() - start
         assert "Nothing was changed" in real.message
         assert real.scene.GetNumberOfNodes() == before
+        return duration_s
+
+    for stage in ("Painting the tumor", "Turning it into an image"):
+        within(0.5, functools.partial(cancelled, stage))
     finish(real)
 
 
