@@ -166,28 +166,30 @@ def test_a_new_scale_is_faster_than_the_first_request(session, case):
 
 def test_a_cancel_keeps_the_finished_slices_of_a_real_worker(session, case):
     ct, organs, segment_id, ball = case
-    asked = {**FIELDS, "steps": 60}
-    session.anomaly(asked, ct, area_node=organs, segment_id=segment_id, device="cpu")
-    end = time.monotonic() + SLOW_S
-    while time.monotonic() < end:
-        session.poll()
-        state = session.states["anomaly"]
-        rewriting = state.stage.startswith("rewriting")
-        # The first of two batches, eight of thirteen slices, ends at six tenths.
-        if not state.running or (rewriting and state.done > 0.7 * state.total):
-            break
-        time.sleep(0.005)
-    assert state.running, state.sentence
-    session.cancel("anomaly")
-    while session.states["anomaly"].running and time.monotonic() < end:
-        session.poll()
-        time.sleep(0.005)
-    state = session.states["anomaly"]
-    assert state.kind == "cancelled"
-    node = session.scene.GetNodeByID(state.result_node_id)
-    assert node is not None, state.sentence
-    rows = anomaly_results.slices_of(node)
     held = int(ball.any(axis=(0, 1)).sum())
+    for steps in range(
+        60, 65
+    ):  # a busy machine may look away until the end; other steps are computed anew
+        asked = {**FIELDS, "steps": steps}
+        number = session.anomaly(asked, ct, area_node=organs, segment_id=segment_id, device="cpu")
+        state = session.states["anomaly"]
+        # The first of two batches, eight of thirteen slices, ends at six tenths.
+        while state.running and not (
+            state.stage.startswith("rewriting") and state.done > 0.7 * state.total
+        ):
+            session.poll()
+            time.sleep(0.005)
+            state = session.states["anomaly"]
+            assert state.elapsed_s < SLOW_S
+        session.cancel("anomaly")
+        state = session.wait(number, timeout_s=SLOW_S)
+        assert state.kind in ("cancelled", "done"), state.sentence
+        node = session.scene.GetNodeByID(state.result_node_id)
+        assert node is not None, state.sentence
+        rows = anomaly_results.slices_of(node)
+        if len(rows) < held:
+            break
+    assert state.kind == "cancelled"
     assert 0 < len(rows) < held
     assert f"The {len(rows)} finished of" in state.sentence
     assert sidecar_of(node)["result"]["unfinished"] > 0
