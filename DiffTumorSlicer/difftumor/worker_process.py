@@ -35,6 +35,8 @@ from difftumor.worker_log import WorkerLog
 
 # Helpers of a worker that crashed may hold its pipes open; its last lines are given this long.
 _LAST_WORDS_S = 0.5
+# And so many looks at the end: after a pause of this whole process the time is over before the readers go on.
+_LAST_LOOKS = 20
 
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 _PYTHON_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONEXECUTABLE")
@@ -74,6 +76,7 @@ class WorkerProcess:
         self._pids: set[int] = set()
         self._killed = False
         self._ended_at: float | None = None
+        self._looks = 0
         self._oom_kills = _count_oom_kills()
         self._events: deque[Event | ProtocolError] = deque()
         self._events_lock = threading.Lock()
@@ -142,8 +145,9 @@ class WorkerProcess:
         if self._ended_at is None:
             self._ended_at = time.monotonic()
             self.kill()  # its helpers, which also hold its pipes open
-        reading = any(thread.is_alive() for thread in self._threads)
-        if reading and time.monotonic() - self._ended_at < _LAST_WORDS_S:
+        self._looks += 1
+        over = time.monotonic() - self._ended_at >= _LAST_WORDS_S and self._looks >= _LAST_LOOKS
+        if not over and any(thread.is_alive() for thread in self._threads):
             return None
         more_oom_kills = None
         if self._oom_kills is not None:

@@ -1,6 +1,7 @@
 """A worker that misbehaves on the wire, or does not come up at all."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from difftumor.protocol import (
     ReadyEvent,
     ResultEvent,
 )
+from difftumor.worker_process import WorkerProcess
 
 CT = np.zeros((4, 4, 4), np.int16)
 
@@ -66,6 +68,28 @@ def test_a_result_before_the_end_counts(make_fake):
     assert isinstance(bridge.do("x"), ResultEvent)
     assert bridge.wait_for(ExitedEvent).code == 3
     assert isinstance(bridge.do("x"), ResultEvent)
+
+
+def test_a_result_before_the_end_counts_also_after_a_pause_of_our_own(make_fake, monkeypatch):
+    """As when the machine sleeps, or the window's thread draws, before the last line is read."""
+    go, keep = threading.Event(), WorkerProcess._keep
+    monkeypatch.setattr("difftumor.worker_process._LAST_WORDS_S", 0.0)
+    monkeypatch.setattr(
+        WorkerProcess,
+        "_keep",
+        lambda worker, event: (isinstance(event, ReadyEvent) or go.wait(60), keep(worker, event)),
+    )
+    bridge = make_fake("result and gone")
+    number = bridge.request("x", {})
+    bridge.wait_for(ReadyEvent)
+    worker = bridge._worker
+    worker._process.wait(60)
+    for _ in range(3):
+        bridge.seen += bridge.poll()
+    go.set()
+    for thread in worker._threads:
+        thread.join(60)
+    assert isinstance(bridge.end_of(number), ResultEvent)
 
 
 def test_a_result_that_points_out_of_its_folder_is_refused(make_fake):
