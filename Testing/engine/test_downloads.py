@@ -43,7 +43,10 @@ def part(tmp_path: Path) -> Path:
 
 def get(server: ModelServer, part: Path, callback=None, **options) -> Fetched:
     return fetch(
-        f"{server.url}/repo/model.pt", part, callback, **{"pause_s": 0.01, "timeout_s": 5} | options
+        f"{server.url}/repo/model.pt",
+        part,
+        callback,
+        **{"pause_s": 0.01, "timeout_s": 60} | options,
     )
 
 

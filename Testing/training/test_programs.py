@@ -190,7 +190,7 @@ def test_two_processes_train_together(data, tmp_path: Path):
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Starting with 2 processes" in done.stderr
