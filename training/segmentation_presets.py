@@ -36,10 +36,11 @@ SEGMENTATION_PRESETS: dict[str, tuple[str, SegmentationConfig]] = {
     "demo": (
         "the demonstration model: a small U-Net at 1.5 mm, liver phantoms, tumors of the demonstration generator",
         SegmentationConfig(
-            samples=9_600,
+            samples=70_000,
             stages=((0, 96, 6),),
             spacing_mm=1.5,
             weight_decay=1e-4,
+            batch_dice=True,  # 40 000 crops without it gave a validation Dice of 0.755, 8 000 more with it 0.803
             network=SegmenterSize("unet", (8, 16, 32, 64, 128)),
             data=SegmentationData(
                 phantoms=24,
@@ -59,8 +60,8 @@ SEGMENTATION_PRESETS: dict[str, tuple[str, SegmentationConfig]] = {
                 pool=200,
             ),
             augmentation=Augmentation(flip=0.5, rotate=0.5),
-            validation=Validation(every=3_200, overlap=0.25),
-            optimizer=Optimizer(lr=2e-3, warmup=300, decay=8_000, clip=1.0),
+            validation=Validation(every=6_000, overlap=0.25),
+            optimizer=Optimizer(lr=2e-3, warmup=300, decay=40_000, clip=1.0),
             averaging=Averaging(decay=0.99, every=6, start=1_200),
             reporting=Reporting(stats=240, checkpoint=480, pictures=1_600),
         ),
