@@ -22,7 +22,7 @@ from difftumor.feature_slices import fineness_for
 from difftumor.grids import Grid
 from difftumor.learned_models import read_learned_model, write_learned_model
 from difftumor.learning import LearningError, apply_learned, learn
-from difftumor.learning_labels import connected_to, overrun, slice_areas_mm2
+from difftumor.learning_labels import slice_areas_mm2
 from difftumor.models import ModelError
 from difftumor.parameters import LearningParameters
 from difftumor.protocol import Cancelled
@@ -246,31 +246,6 @@ def test_a_leak_along_the_slices_is_told_and_asked_for_where_the_tumor_ends(mode
     )
 
 
-@pytest.mark.parametrize(
-    ("areas", "found", "labelled", "expected"),
-    [
-        # Painted 19, 22, 24 of a tumor 18 mm wide, outlined to 49: the case of a kidney phantom.
-        ({19: 160, 22: 266, 24: 190}, range(17, 50), [19, 22, 24], (26, 62.5)),
-        ({44: 617, 47: 846, 51: 564}, range(22, 55), [44, 47, 51], (40, 55.0)),
-        ({44: 617, 47: 846, 51: 564}, range(37, 55), [44, 47, 51], None),
-        ({19: 160, 22: 266, 24: 190}, range(17, 50), [19, 22, 24, 26], None),  # answered already
-        (
-            {30: 800, 31: 850, 32: 800},
-            range(24, 39),
-            [30, 31, 32],
-            None,
-        ),  # neighbors of a long tumor
-        ({30: 4}, [*range(20, 30), *range(31, 42)], [30], (31, 27.5)),
-        ({}, range(10), [], None),
-    ],
-)
-def test_an_overrun_is_longer_than_the_tumor_is_wide(areas, found, labelled, expected):
-    area, is_found, is_labelled = np.zeros(77), np.zeros(77, bool), np.zeros(77, bool)
-    area[list(areas)] = list(areas.values())
-    is_found[[*found, *areas]] = is_labelled[labelled] = True
-    assert overrun(area, is_found, is_labelled, 2.5) == expected
-
-
 def test_what_was_learned_is_a_model_folder_that_segments_the_case_again(model, tmp_path):
     case = a_case()
     images, grid, organ, _ = case
@@ -387,17 +362,6 @@ def test_pixels_are_as_fine_as_the_voxels_allow():
     assert fineness_for(grid, "axial", 3.3) == 2
     assert fineness_for(Grid((10, 10, 10), np.diag([3.0, 3.0, 3.0, 1.0])), "axial", 3.3) == 1
     assert fineness_for(grid, "axial", 1.6) == 1
-
-
-def test_parts_touch_over_corners():
-    found = np.zeros((4, 4, 3), bool)
-    found[0, 0, 0] = found[1, 1, 1] = found[3, 3, 2] = True
-    painted = np.zeros_like(found)
-    painted[0, 0, 0] = True
-    kept, left = connected_to(found, painted)
-    assert kept.sum() == 2
-    assert kept[1, 1, 1]
-    assert left == 1
 
 
 def test_rare_labels_weigh_more():
