@@ -1,7 +1,7 @@
 """DiffTumorSlicer: synthetic tumors in a CT, and heat maps of anomalies, by diffusion models. Research use only.
 
 Registration with Slicer and nothing else: what a panel shows is in `DiffTumorSlicerLib.panels`, what is
-done in `DiffTumorSlicerLib.session`, and what is computed in the package `difftumor`, in a process of its own.
+done in `DiffTumorSlicerLib.jobs.session`, and what is computed in the package `difftumor`, in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from DiffTumorSlicerLib import environment
-from DiffTumorSlicerLib.host import Host
-from DiffTumorSlicerLib.jobs import JobState
-from DiffTumorSlicerLib.parameter_node import ModuleParameters, open_parameters
-from DiffTumorSlicerLib.session import Session
+from DiffTumorSlicerLib.jobs import environment
+from DiffTumorSlicerLib.jobs.host import Host
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters, open_parameters
+from DiffTumorSlicerLib.jobs.session import Session
+from DiffTumorSlicerLib.jobs.states import JobState
 
 # Written by release/fill_in.py from release/owner.json.
 CONTRIBUTORS = ["FILL-IN NAME (FILL-IN ORGANIZATION)"]
@@ -90,9 +90,12 @@ def makeSamplePhantom(kind: str = "abdomen") -> None:
     """Add a phantom and its segments to the scene; called by the module Sample Data.
 
     Args:
-        kind: of `sample_phantom`: "abdomen", "lesion" or "head".
+        kind: of `jobs.sample_phantom`: "abdomen", "lesion" or "head".
     """
-    from DiffTumorSlicerLib.panels import sample_data, settings  # Qt; not needed at startup
+    from DiffTumorSlicerLib.panels.shared import (
+        sample_data,  # Qt; not needed at startup
+        settings,  # Qt; not needed at startup
+    )
 
     global _sample_phantom
     if _sample_phantom is None:
@@ -111,10 +114,8 @@ class DiffTumorSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel. Needs no torch, no network and no main window."""
-        from DiffTumorSlicerLib.panels import (
-            Panels,
-            settings,
-        )  # Qt; scripts use the logic without it
+        from DiffTumorSlicerLib.panels import Panels
+        from DiffTumorSlicerLib.panels.shared import settings
 
         ScriptedLoadableModuleWidget.setup(self)
         ui_widget = slicer.util.loadUI(self.resourcePath("UI/DiffTumorSlicer.ui"))
@@ -279,7 +280,7 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
                 steps, plane, slices, map_kind ...; what is not given is as the model recommends.
 
         Returns, Raises: as `synthesize`; the new volume node holds 0 to 1, and its side-car
-            (`DiffTumorSlicerLib.results.sidecar_of`) the classifier's confidence for each slice.
+            (`DiffTumorSlicerLib.scene.results.sidecar_of`) the classifier's confidence for each slice.
         """
         environment.prepare(self._python or "")
         number = self.session.anomaly(

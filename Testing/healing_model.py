@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
-from difftumor.anomaly_slices import SliceFormat
-from difftumor.schedules import linear_betas, respace
+from difftumor.anomaly.slices import SliceFormat
+from difftumor.diffusion.schedules import linear_betas, respace
 
 CT = SliceFormat(32, (2.0, 2.0), (0.0, 200.0))
 

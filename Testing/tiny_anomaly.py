@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from difftumor.anomaly_files import write_anomaly_model
+from difftumor.anomaly.files import write_anomaly_model
 from difftumor.networks.guided_classifier import GuidedClassifier, GuidedClassifierArguments
 from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
 from Testing.weight_filler import fill

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difftumor.checkpoints import write_model_folder
 from difftumor.networks.segmenters import (
     SegmenterArguments,
     build_segmenter,
     published_tensors,
 )
-from difftumor.segmentation_models import SegmentationModel
+from difftumor.segmentation.model import SegmentationModel
+from difftumor.weights.checkpoints import write_model_folder
 from Testing.weight_filler import fill
 
 CHANNELS = (4, 8, 8)

@@ -26,7 +26,7 @@ from PySide6.QtGui import (
 from difftumor.phantom import make_abdomen, make_head
 
 ROOT = Path(__file__).resolve().parents[1]
-SEED = 20001  # as DiffTumorSlicerLib.sample_phantom
+SEED = 20001  # as DiffTumorSlicerLib.jobs.sample_phantom
 TARGETS = (
     ROOT / "Resources" / "DiffTumorSlicer.png",
     ROOT / "DiffTumorSlicer" / "Resources" / "Icons" / "DiffTumorSlicer.png",

@@ -1,4 +1,4 @@
-"""Headless training programs: `python -m training.autoencoder`, `python -m training.latent_diffusion`.
+"""Headless training programs, for example `python -m training.synthesis.autoencoder`.
 
 Never installed into Slicer.  The order of reading is config, data, loop, then one of the two programs.
 """

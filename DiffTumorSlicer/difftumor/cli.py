@@ -23,8 +23,8 @@ from difftumor.commands.segment import Segment
 from difftumor.commands.study import ReaderStudy
 from difftumor.commands.synthesize import Synthesize
 from difftumor.console import complain
-from difftumor.failures import explain_failure
-from difftumor.protocol import Cancelled
+from difftumor.worker.failures import explain_failure
+from difftumor.worker.protocol import Cancelled
 
 Command = (
     Annotated[Doctor, tyro.conf.subcommand("doctor")]

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import torch
 
-from difftumor import models
 from difftumor.devices import available_devices, probe
 from difftumor.provenance import versions
-from difftumor.sites import NEEDED_MEMORY_GB
+from difftumor.synthesis.sites import NEEDED_MEMORY_GB
+from difftumor.weights import models
 
 NEEDED_DISK_GB = 1.0
 

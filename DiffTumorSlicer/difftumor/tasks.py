@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.anomaly import AnomalyResult, compute_anomaly
-from difftumor.anomaly_models import load_anomaly_model
-from difftumor.checkpoints import identify
+from difftumor.anomaly.compute import AnomalyResult, compute_anomaly
+from difftumor.anomaly.model import load_anomaly_model
 from difftumor.doctor import examine
-from difftumor.generators import load_generator
 from difftumor.grids import Grid
-from difftumor.learning_task import apply_task, learn_task
+from difftumor.learning.task import apply_task, learn_task
 from difftumor.parameters import AnomalyParameters, SynthesisParameters, from_dict
-from difftumor.protocol import write_array, write_partial
 from difftumor.provenance import versions
-from difftumor.request_arrays import SCAN, read_request
-from difftumor.segmentation_task import segmentation
-from difftumor.synthesis import Callback, SynthesisResult, synthesize
-from difftumor.tumor_shapes import TumorShape
-from difftumor.worker import Context
+from difftumor.segmentation.task import segmentation
+from difftumor.synthesis.generators import load_generator
+from difftumor.synthesis.shapes import TumorShape
+from difftumor.synthesis.synthesize import Callback, SynthesisResult, synthesize
+from difftumor.weights.checkpoints import identify
+from difftumor.worker.main import Context
+from difftumor.worker.protocol import write_array, write_partial
+from difftumor.worker.request_arrays import SCAN, read_request
 
 
 def run_synthesis(

@@ -37,7 +37,7 @@ class DiffTumorSlicerPackageTest(unittest.TestCase):
         assert Path(spec.origin).is_relative_to(self.folder), spec.origin
 
     def test_the_real_wrapper_keeps_our_parameters(self):
-        from DiffTumorSlicerLib.parameter_node import ModuleParameters, open_parameters
+        from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters, open_parameters
 
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "parameters")
         parameters, sentence = open_parameters(node)

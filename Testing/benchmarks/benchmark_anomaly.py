@@ -114,7 +114,7 @@ def model_of(name: str, device: str) -> Any:
     """An anomaly model of the engine."""
     import torch
 
-    from difftumor.anomaly_models import AnomalyModel, load_anomaly_model
+    from difftumor.anomaly.model import AnomalyModel, load_anomaly_model
     from Testing.tiny_anomaly import MR, tiny_card
 
     if name == "demo":
@@ -131,7 +131,7 @@ def measure(name: str, device: str, runs: int) -> dict[str, Any]:
 
     import torch
 
-    from difftumor.guided_sampling import class_gradient
+    from difftumor.diffusion.guided import class_gradient
 
     watch = Stopwatch(device)
     model = model_of(name, device)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "DiffTumorSlicer")]
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from Testing.panels.session_script import open_module  # noqa: E402
+from Testing.module.panels.session_script import open_module  # noqa: E402
 
 DIFFERENT = 4
 
@@ -65,7 +65,7 @@ def resident_mb() -> float:
 
 def drawn(session: Any) -> tuple[int, ...]:
     """Numbers that all change when all views have been drawn again."""
-    from DiffTumorSlicerLib.reading_views import VIEWS
+    from DiffTumorSlicerLib.reading.views import VIEWS
 
     return tuple(session.surface(view)._image.cacheKey() for view in VIEWS)
 

@@ -46,7 +46,7 @@ def open_network(name: str, device: str) -> Any:
     import torch
 
     from difftumor.networks.segmenters import build_segmenter
-    from difftumor.segmentation_models import SegmentationModel, load_segmentation_models
+    from difftumor.segmentation.model import SegmentationModel, load_segmentation_models
     from Testing.tiny_segmenter import tiny_card
     from Testing.weight_filler import fill
 
@@ -62,7 +62,7 @@ def measure(way: str, overlap: float, name: str, device: str, folder: Path) -> d
     import torch
     from monai.inferers import sliding_window_inference
 
-    from difftumor.sliding_windows import plan_windows, predict_windows
+    from difftumor.segmentation.windows import plan_windows, predict_windows
 
     with np.load(folder / "case.npz") as case:
         ct, liver = case["ct"], case["liver"]

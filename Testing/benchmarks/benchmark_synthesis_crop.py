@@ -35,11 +35,11 @@ def measure(variant: str, device: str) -> dict[str, Any]:
     """One process: seconds per stage of each crop, and peak memory."""
     import torch
 
+    from difftumor.diffusion.sampling import denormalize_latent, normalize_latent, sample_ddpm
+    from difftumor.diffusion.schedules import Schedule, cosine_betas
     from difftumor.networks import fast_unet, fast_vqgan
     from difftumor.networks.latent_unet import LatentUNet
     from difftumor.networks.vqgan import VQGAN, Codebook
-    from difftumor.sampling import denormalize_latent, normalize_latent, sample_ddpm
-    from difftumor.schedules import Schedule, cosine_betas
     from Testing.weight_filler import fill, normal
 
     def plain_nearest(self: Codebook, vectors: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,8 @@ from Testing import slicer_stand_in  # noqa: E402
 
 APP = slicer_stand_in.start()
 
-from DiffTumorSlicerLib.host import Host  # noqa: E402
-from Testing.panels.bench import Bench  # noqa: E402
+from DiffTumorSlicerLib.jobs.host import Host  # noqa: E402
+from Testing.module.panels.bench import Bench  # noqa: E402
 
 MODELS = ("modelled", "demo-abdomen-early")
 WAIT_S = 600.0
@@ -42,7 +42,7 @@ def turn(bench: Bench, until: Callable[[], bool]) -> tuple[float, float]:
 
 def load_large_ct(bench: Bench, slices: int) -> None:
     """Soft tissue with noise, 512 x 512 voxels of 0.7 mm."""
-    from Testing.scene.scenes import add_volume
+    from Testing.module.scene.scenes import add_volume
 
     noise = np.random.default_rng(0).integers(60, 140, (512, 512, 1), np.int16)
     array = np.ascontiguousarray(np.broadcast_to(noise, (512, 512, slices)))

@@ -18,8 +18,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "DiffTumorSlicer"))
 
-from difftumor.bridge import Bridge  # noqa: E402
-from difftumor.protocol import (  # noqa: E402
+from difftumor.worker.bridge import Bridge  # noqa: E402
+from difftumor.worker.protocol import (  # noqa: E402
     CancelledEvent,
     ErrorEvent,
     Event,

@@ -14,8 +14,8 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 slicer = pytest.importorskip("slicer", reason="needs slicer-core")
 slicer_stand_in.start()
 
-from DiffTumorSlicerLib import environment, python_packages  # noqa: E402
-from DiffTumorSlicerLib.geometry import SceneError  # noqa: E402
+from DiffTumorSlicerLib.jobs import environment, python_packages  # noqa: E402
+from DiffTumorSlicerLib.scene.geometry import SceneError  # noqa: E402
 
 needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="its Pythons are shell scripts")
 ALL = {"torch": "2.6.0", "monai": "1.6.1", "einops": "0.8.1", "nibabel": "5.4", "safetensors": "0.8",

@@ -39,7 +39,7 @@ app = slicer_stand_in.start()
 module = slicer_stand_in.load_module({path!r})
 import slicer
 assert slicer.util.mainWindow() is None and app.layoutManager() is None
-from DiffTumorSlicerLib import session
+from DiffTumorSlicerLib.jobs import session
 assert session._ is slicer.i18n.tr, "sentences of the session are not translated"
 panel = module.widgetRepresentation()
 panel.enter(); panel.show(); app.processEvents()
@@ -153,27 +153,27 @@ def test_reloading_takes_the_library_along():
     module = slicer_stand_in.load_module(MODULE_FILE)
     panel = module.widgetRepresentation()
     panel.enter()
-    first, library = panel.self(), sys.modules["DiffTumorSlicerLib.session"]
+    first, library = panel.self(), sys.modules["DiffTumorSlicerLib.jobs.session"]
     first.onReload()
     APP.processEvents()
     second = module.widgetRepresentation().self()
     assert second is not first
     assert first.panels is None
-    assert sys.modules["DiffTumorSlicerLib.session"] is not library
+    assert sys.modules["DiffTumorSlicerLib.jobs.session"] is not library
     second.cleanup()
     assert slicer_stand_in.slot_errors() == []
 
 
 @pytest.mark.usefixtures("same_library_afterwards")
 def test_reloading_while_a_job_runs_ends_it_and_the_next_press_works(monkeypatch):
-    from Testing.scene.scenes import FakeBridge, add_ct
+    from Testing.module.scene.scenes import FakeBridge, add_ct
 
     bridges = []
     module = slicer_stand_in.load_module(MODULE_FILE)
 
     def opened():
-        from DiffTumorSlicerLib.environment import WorkerPython
-        from DiffTumorSlicerLib.host import Host
+        from DiffTumorSlicerLib.jobs.environment import WorkerPython
+        from DiffTumorSlicerLib.jobs.host import Host
 
         monkeypatch.setattr(WorkerPython, "ensure", lambda _self: None)
         monkeypatch.setattr(
@@ -239,7 +239,7 @@ class TestScripts:
 
     @pytest.fixture
     def worker(self):
-        from DiffTumorSlicerLib import environment
+        from DiffTumorSlicerLib.jobs import environment
 
         if (lack := environment.find_lack()) is not None:
             pytest.skip(lack.sentence)
@@ -289,7 +289,7 @@ class TestScripts:
             logic.synthesize(*nodes, model="modelled", feather_mm=99.0)
 
     def test_a_failure_raises_its_sentence(self, worker, logic, nodes, monkeypatch):
-        from DiffTumorSlicerLib.jobs import JobState
+        from DiffTumorSlicerLib.jobs.jobs import JobState
 
         monkeypatch.setattr(logic.session, "synthesize", lambda *_, **__: 1)
         failed = JobState("synthesis", 1, "failed", sentence="The disk is full. Free some space.")
@@ -309,7 +309,7 @@ class TestScripts:
             logic.anomalyMap(nodes[0], **{**asked, "guidance_scale": -1.0})
 
     def test_a_worker_that_cannot_run_is_said_before_the_start(self, logic, nodes, monkeypatch):
-        from DiffTumorSlicerLib import environment
+        from DiffTumorSlicerLib.jobs import environment
 
         lack = environment.Lack("torch_missing", "PyTorch is not installed yet.")
         monkeypatch.setattr(environment, "find_lack", lambda chosen="": lack)
@@ -338,7 +338,7 @@ class TestScripts:
         slicer.mrmlScene.Clear(0)
 
     def test_random_tumors_in_an_organ_as_the_readme_says(self, worker, logic):
-        from Testing.scene.scenes import add_ct, add_segmentation
+        from Testing.module.scene.scenes import add_ct, add_segmentation
 
         volume = add_ct(slicer.mrmlScene, shape=(80, 80, 60))
         mask = np.zeros((80, 80, 60), bool)

@@ -13,7 +13,7 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 slicer = pytest.importorskip("slicer", reason="needs slicer-core")
 slicer_stand_in.start()
 
-from DiffTumorSlicerLib.parameter_node import (  # noqa: E402
+from DiffTumorSlicerLib.jobs.parameter_node import (  # noqa: E402
     SCHEMA_VERSION,
     ModuleParameters,
     SynthesisPack,

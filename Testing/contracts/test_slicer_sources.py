@@ -313,13 +313,16 @@ def test_every_stage_of_a_job_has_words():
     from Testing import slicer_stand_in
 
     slicer_stand_in.start()
-    from DiffTumorSlicerLib.panels import texts
+    from DiffTumorSlicerLib.panels.shared import texts
 
     engine = MODULE_FILE.parent / "difftumor"
-    worker = [engine / f"{n}.py" for n in ("generators", "synthesis", "tasks", "fast_vqgan")]
+    worker = [
+        engine / f"{n}.py"
+        for n in ("synthesis/generators", "synthesis/synthesize", "tasks", "networks/fast_vqgan")
+    ]
     named = {
         call.args[position].value
-        for path in (*SOURCES, *[p for p in worker if p.is_file()])
+        for path in (*SOURCES, *worker)
         for name, call in calls(path)
         for word, position in (
             ("report", 0),
@@ -349,7 +352,7 @@ def test_lib_takes_the_scene_from_its_caller():
 
 def test_only_what_belongs_to_the_desktop_touches_the_application():
     # Elsewhere there is no application: a browser session uses the same library without one.
-    allowed = {LIBRARY / "environment.py", LIBRARY / "exporting.py", *WITH_QT}
+    allowed = {LIBRARY / "jobs" / "environment.py", LIBRARY / "scene" / "exporting.py", *WITH_QT}
     users = {
         f"{short(path)}:{node.lineno} {chain}"
         for path in SOURCES

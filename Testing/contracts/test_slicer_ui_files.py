@@ -36,7 +36,7 @@ INTERACTIVE = (
 @pytest.fixture(scope="module")
 def parameters():
     slicer_stand_in.start()
-    from DiffTumorSlicerLib.parameter_node import ModuleParameters
+    from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 
     return ModuleParameters
 

@@ -19,22 +19,22 @@ ENGINE = ROOT / "DiffTumorSlicer" / "difftumor"
 # Slicer's own process imports these; it must never load torch (DESIGN, section 2).
 WITHOUT_TORCH = (
     "parameters",
-    "protocol",
-    "bridge",
-    "models",
+    "worker.protocol",
+    "worker.bridge",
+    "weights.models",
     "grids",
     "ellipsoids",
-    "volumes",
-    "lesions",
-    "lesion_tables",
-    "working_grid",
-    "metrics",
-    "evaluation",
+    "images.volumes",
+    "measuring.lesions",
+    "measuring.tables",
+    "segmentation.working_grid",
+    "measuring.metrics",
+    "measuring.evaluation",
     "provenance",
     "phantom",
-    "sites",
-    "synthesis",
-    "tumor_shapes",
+    "synthesis.sites",
+    "synthesis.synthesize",
+    "synthesis.shapes",
     "reader_study.session",
     "reader_study.answers",
 )
@@ -236,7 +236,7 @@ def test_what_slicer_imports_needs_nothing_that_its_python_lacks():
     program = (
         "import sys; sys.path.insert(0, 'DiffTumorSlicer'); "
         "from difftumor.parameters import SynthesisParameters, from_dict, to_dict; "
-        "from difftumor import model_registry, private_folder; "
+        "from difftumor.weights import registry as model_registry; from difftumor.worker import private_folder; "
         "pack = SynthesisParameters(size='small'); "
         "assert from_dict(SynthesisParameters, to_dict(pack)) == pack; "
         "assert model_registry.registry()"

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.anomaly_maps import scale_factors, scaled, smooth, thresholds
+from difftumor.anomaly.maps import scale_factors, scaled, smooth, thresholds
 from difftumor.parameters import ThresholdRule
-from training.measures import auroc, dice
-from training.slice_choice import LOOK_ALIKES_MM2
+from training.data.slice_choice import LOOK_ALIKES_MM2
+from training.loop.measures import auroc, dice
 
 PAPER_THRESHOLD = 0.35
 FOUND_SHARE = 0.25  # of a lesion's pixels that must be marked for it to count as found
@@ -59,7 +59,7 @@ class Slices:
 
 @dataclass(frozen=True)
 class Gate:
-    """When a slice comes out empty; see difftumor.anomaly_maps.gated."""
+    """When a slice comes out empty; see difftumor.anomaly.maps.gated."""
 
     probability: float
     floor: float

@@ -10,8 +10,8 @@ import torch
 from anomaly_figures import Gate, Planes, Slices
 from numpy.typing import NDArray
 
-from difftumor.anomaly_maps import difference, direction_signs, gated, smooth
-from difftumor.anomaly_models import AnomalyModel, Encoding
+from difftumor.anomaly.maps import difference, direction_signs, gated, smooth
+from difftumor.anomaly.model import AnomalyModel, Encoding
 from difftumor.parameters import MapKind
 
 

@@ -22,12 +22,12 @@ from anomaly_figures import Slices, dices_35, interval, marks, measure, organ_ru
 from anomaly_methods import Rewritings, Settings
 from anomaly_pictures import draw_examples, draw_grid
 
-from difftumor.anomaly_models import AnomalyModel, load_anomaly_model
+from difftumor.anomaly.model import AnomalyModel, load_anomaly_model
 from difftumor.console import say
-from training import slices as slice_program
-from training.measures import auroc
-from training.slice_choice import LOOK_ALIKES_MM2
-from training.slice_sets import read_slice_set
+from training.data import slices as slice_program
+from training.data.slice_choice import LOOK_ALIKES_MM2
+from training.data.slice_sets import read_slice_set
+from training.loop.measures import auroc
 
 DEMO_MODELS = ("demo-abdomen-anomaly", "demo-head-anomaly")
 GRID_N = (50, 100, 200, 300, 500)

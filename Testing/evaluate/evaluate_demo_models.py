@@ -25,9 +25,9 @@ from reconstruction import organ_centers, reconstruct, smoothed_psnr_db
 from difftumor import phantom
 from difftumor.console import say
 from difftumor.ellipsoids import ellipsoid_mask
-from difftumor.generators import DiffusionGenerator, load_generator
 from difftumor.parameters import MODELLED, ORGAN_LABELS, Ellipsoid, SynthesisParameters
-from difftumor.synthesis import SynthesisError, synthesize
+from difftumor.synthesis.generators import DiffusionGenerator, load_generator
+from difftumor.synthesis.synthesize import SynthesisError, synthesize
 
 DEMO_MODEL = "demo-abdomen-early"
 TARGET_DB = 30.0

@@ -27,7 +27,7 @@ from learning_methods import by_learning, by_supervised_unet, clocked, dices
 from learning_time import waiting_times
 
 from difftumor.console import say
-from difftumor.learning_result import LearnedResult
+from difftumor.learning.result import LearnedResult
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 LEARNED, ALL, PIXELS, PIXELS_ALL, UNET, UNET_ALL = (

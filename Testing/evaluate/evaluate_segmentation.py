@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from difftumor import phantom
 from difftumor.console import say
-from difftumor.evaluation import aligned
 from difftumor.grids import Grid
-from difftumor.lesions import equivalent_diameter_mm, label_components
-from difftumor.metrics import CaseFigures, Interval, evaluate_case, interval, summarize
+from difftumor.measuring.evaluation import aligned
+from difftumor.measuring.lesions import equivalent_diameter_mm, label_components
+from difftumor.measuring.metrics import CaseFigures, Interval, evaluate_case, interval, summarize
 from difftumor.parameters import ORGAN_LABELS, SegmentationParameters
 from difftumor.phantom.lookalikes import LookAlike
-from difftumor.segmentation import SegmentationResult, segment
-from difftumor.segmentation_models import SegmentationModel, load_segmentation_models
+from difftumor.segmentation.model import SegmentationModel, load_segmentation_models
+from difftumor.segmentation.segment import SegmentationResult, segment
 
 DEMO_MODEL = "demo-liver-segmenter"
 MOST_TUMORS = 4

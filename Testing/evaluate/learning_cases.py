@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from difftumor import phantom
 from difftumor.grids import Grid
-from difftumor.learning_result import REGIONS
-from difftumor.volumes import read_volume
+from difftumor.images.volumes import read_volume
+from difftumor.learning.result import REGIONS
 
 HEAD_MODEL, KIDNEY_MODEL = "demo-head-anomaly", "demo-abdomen-anomaly"
 LEAST_SLICES = 8  # with tumor: three to label, others to be measured on

@@ -14,16 +14,16 @@ from monai.networks.nets import UNet
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftumor.anomaly_slices import prepare
-from difftumor.feature_models import FeatureModel, load_feature_model
-from difftumor.feature_slices import FeatureSlices, fineness_for
-from difftumor.learning import learn
-from difftumor.learning_canvas import Canvas
-from difftumor.learning_labels import labels_of_pixels
-from difftumor.learning_result import LearnedResult
+from difftumor.anomaly.slices import prepare
+from difftumor.learning.canvas import Canvas
+from difftumor.learning.feature_slices import FeatureSlices, fineness_for
+from difftumor.learning.features_model import FeatureModel, load_feature_model
+from difftumor.learning.labels import labels_of_pixels
+from difftumor.learning.learn import learn
+from difftumor.learning.result import LearnedResult
 from difftumor.parameters import LearningParameters
-from training.brain_config import Variations
-from training.slice_variations import vary
+from training.learning.config import Variations
+from training.learning.slice_variations import vary
 
 VARIATIONS = Variations(flip=0.5, rotate=0.5, scale=0.5, gamma=0.3, contrast=0.3)
 BATCH, RATE = 8, 2e-3

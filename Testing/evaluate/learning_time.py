@@ -11,9 +11,9 @@ import numpy as np
 import psutil
 from learning_cases import Case
 
-from difftumor.bridge import Bridge
 from difftumor.parameters import LearningParameters, to_dict
-from difftumor.protocol import ErrorEvent, ResultEvent
+from difftumor.worker.bridge import Bridge
+from difftumor.worker.protocol import ErrorEvent, ResultEvent
 
 POLL_S = 0.02
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.blending import to_unit
 from difftumor.networks.vqgan import VQGAN
 from difftumor.phantom import Phantom
+from difftumor.synthesis.blending import to_unit
 
 WINDOW_WIDTH_HU = 425.0  # [-175, 250]
 SMOOTHING_MM = 1.0

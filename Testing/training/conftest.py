@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from training.autoencoder import AutoencoderTraining
-from training.config import AutoencoderConfig, Data
-from training.loop import train
-from training.presets import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
+from training.loop.config import AutoencoderConfig, Data
+from training.loop.loop import train
+from training.synthesis.autoencoder import AutoencoderTraining
+from training.synthesis.presets import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 
 SHAPE = (40, 36, 32)
 

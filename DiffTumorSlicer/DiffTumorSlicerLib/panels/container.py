@@ -9,14 +9,14 @@ import qt
 import slicer
 import vtk
 
-from DiffTumorSlicerLib.panels.anomaly import AnomalyPanel
-from DiffTumorSlicerLib.panels.models import ModelsPanel
-from DiffTumorSlicerLib.panels.reader_study import ReaderStudyPanel
-from DiffTumorSlicerLib.panels.segmentation import SegmentationPanel
-from DiffTumorSlicerLib.panels.surroundings import Requirements, Surroundings
-from DiffTumorSlicerLib.panels.synthesis import SynthesisPanel
-from DiffTumorSlicerLib.panels.volumes import VolumesPanel
-from DiffTumorSlicerLib.panels.widgets import quietly
+from DiffTumorSlicerLib.panels.anomaly.panel import AnomalyPanel
+from DiffTumorSlicerLib.panels.models.panel import ModelsPanel
+from DiffTumorSlicerLib.panels.reading.panel import ReaderStudyPanel
+from DiffTumorSlicerLib.panels.segmentation.panel import SegmentationPanel
+from DiffTumorSlicerLib.panels.shared.surroundings import Requirements, Surroundings
+from DiffTumorSlicerLib.panels.shared.widgets import quietly
+from DiffTumorSlicerLib.panels.synthesis.panel import SynthesisPanel
+from DiffTumorSlicerLib.panels.volumes.panel import VolumesPanel
 
 TICK_MS = 30
 
@@ -83,7 +83,7 @@ class Panels:
         self._timer.start()
 
     def set_parameter_node(self, parameters: Any) -> None:
-        """Follow another parameter node (`parameter_node.ModuleParameters`), or none."""
+        """Follow another parameter node (`jobs.parameter_node.ModuleParameters`), or none."""
         self._disconnect()
         self._parameters = parameters
         if parameters is not None:

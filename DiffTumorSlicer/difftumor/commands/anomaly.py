@@ -21,12 +21,12 @@ from difftumor.commands.anomaly_outputs import (
 from difftumor.commands.common import CommonOptions, UsageError, tell_device
 from difftumor.commands.stopping import Stopping
 from difftumor.console import Reporter, complain, say
-from difftumor.models import ModelError, find_model
-from difftumor.outputs import check_outputs
+from difftumor.images.outputs import check_outputs
+from difftumor.images.volumes import parse_mask_argument
 from difftumor.parameters import AnomalyParameters, MapKind, Normalisation, Plane
-from difftumor.protocol import Cancelled
 from difftumor.provenance import sidecar_path
-from difftumor.volumes import parse_mask_argument
+from difftumor.weights.models import ModelError, find_model
+from difftumor.worker.protocol import Cancelled
 
 DEFAULTS = {item.name: item.default for item in fields(AnomalyParameters)}
 UNFINISHED = "cancelled: what is finished was written, {missing} slices are missing"
@@ -185,7 +185,7 @@ class Anomaly(CommonOptions):
         reporter: Reporter,
     ) -> tuple[Done | None, dict[str, Any]]:
         """Compute the sweep: its rows join the report, and what the sheet shows."""
-        from difftumor.anomaly_models import load_anomaly_model
+        from difftumor.anomaly.model import load_anomaly_model
         from difftumor.commands import anomaly_sweep as sweeping
 
         with Stopping(reporter) as stopping:

@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from difftumor.anomaly_settings import resolve_settings
+from difftumor.anomaly.settings import resolve_settings
 from difftumor.commands.anomaly_inputs import Case, cases_in
 from difftumor.commands.anomaly_outputs import Outputs, hottest, in_a_line
 from difftumor.commands.common import UsageError, tell_device
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError
-from difftumor.models import ModelError, find_model
-from difftumor.outputs import check_outputs, staged
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.volumes import parse_mask_argument
 from difftumor.parameters import AnomalyParameters
-from difftumor.protocol import Cancelled, is_disk_full
 from difftumor.provenance import SidecarError, read_sidecar, sidecar_path
-from difftumor.volumes import parse_mask_argument
+from difftumor.weights.models import ModelError, find_model
+from difftumor.worker.protocol import Cancelled, is_disk_full
 
 TABLE = "anomaly.csv"
 COLUMNS = (

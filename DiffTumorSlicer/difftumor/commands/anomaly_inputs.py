@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from difftumor.commands.common import UsageError, read_organ, read_scan
 from difftumor.console import Reporter
 from difftumor.grids import Grid
-from difftumor.mr_images import check_same_geometry
+from difftumor.images.mr import check_same_geometry
+from difftumor.images.sequences import canonical, find_sequences, sequence_of
+from difftumor.images.volumes import Volume, parse_mask_argument, read_volume
 from difftumor.provenance import image_hash, sidecar_path
-from difftumor.sequences import canonical, find_sequences, sequence_of
-from difftumor.volumes import Volume, parse_mask_argument, read_volume
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 

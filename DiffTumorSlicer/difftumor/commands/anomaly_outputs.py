@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.anomaly import AnomalyResult
+from difftumor.anomaly.compute import AnomalyResult
 from difftumor.commands.anomaly_inputs import CaseImages
-from difftumor.outputs import staged
+from difftumor.images.outputs import staged
+from difftumor.images.volumes import Volume, write_volume
 from difftumor.parameters import AnomalyParameters, to_dict
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
-from difftumor.volumes import Volume, write_volume
 
 MAP_NOTICE = "Anomaly map by DiffTumorSlicer. Research use only: never for diagnosis."
 HEALTHY_NOTICE = (
@@ -92,7 +92,7 @@ def write_case(
     """Write all files of a case, or none.
 
     Args:
-        sheet: keyword arguments of `anomaly_sheet.write_sheet`, if a sheet is wanted.
+        sheet: keyword arguments of `anomaly.sheet.write_sheet`, if a sheet is wanted.
     Returns: the contents of the side-car.
     """
     first, result = done.images.first, done.result
@@ -136,7 +136,7 @@ def write_picture(path: Path, sheet: Mapping[str, Any], *, overwrite: bool) -> N
 
 
 def _draw(path: Path, sheet: Mapping[str, Any]) -> None:
-    from difftumor.anomaly_sheet import write_sheet  # matplotlib, which most requests do not need
+    from difftumor.anomaly.sheet import write_sheet  # matplotlib, which most requests do not need
 
     write_sheet(path, **sheet)
 

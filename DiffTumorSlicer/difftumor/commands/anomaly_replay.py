@@ -11,11 +11,11 @@ from difftumor.commands.anomaly_inputs import Case, assign_channels, read_case
 from difftumor.commands.anomaly_outputs import Outputs, write_case
 from difftumor.commands.common import UsageError, tell_device
 from difftumor.console import Reporter, say
-from difftumor.model_registry import find_model
-from difftumor.outputs import check_outputs
+from difftumor.images.outputs import check_outputs
 from difftumor.parameters import AnomalyParameters, from_dict
-from difftumor.protocol import Cancelled
 from difftumor.provenance import SidecarError
+from difftumor.weights.registry import find_model
+from difftumor.worker.protocol import Cancelled
 
 
 class ReplayCommand(Protocol):

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from difftumor.anomaly import AnomalyResult, compute_anomaly
-from difftumor.anomaly_models import AnomalyModel
-from difftumor.anomaly_sheet import Cell, shown_slice
-from difftumor.anomaly_slices import prepare
+from difftumor.anomaly.compute import AnomalyResult, compute_anomaly
+from difftumor.anomaly.layout import shown_plane
+from difftumor.anomaly.model import AnomalyModel
+from difftumor.anomaly.sheet import Cell, shown_slice
+from difftumor.anomaly.slices import prepare
 from difftumor.commands.anomaly_inputs import CaseImages
 from difftumor.commands.anomaly_outputs import hottest
 from difftumor.commands.common import UsageError
 from difftumor.parameters import AnomalyParameters
-from difftumor.slice_layout import shown_plane
 
 Callback = Callable[[str, int, int], None]
 
@@ -132,7 +132,7 @@ def sheet_of(
     probability: float,
     name: str,
 ) -> dict[str, Any]:
-    """Keyword arguments of `anomaly_sheet.write_sheet`."""
+    """Keyword arguments of `anomaly.sheet.write_sheet`."""
     first = images.first
     window = model.window_hu
     shown = shown_slice(first.array, first.grid, parameters.plane, index, images.organ, window)

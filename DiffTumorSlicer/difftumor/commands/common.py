@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from difftumor.console import Reporter
 from difftumor.devices import resolve_device
+from difftumor.images.volumes import Volume, check_ct, parse_mask_argument, read_mask, read_volume
 from difftumor.parameters import MODELLED, ORGAN_LABELS
-from difftumor.volumes import Volume, check_ct, parse_mask_argument, read_mask, read_volume
 
 
 class UsageError(ValueError):

@@ -19,13 +19,13 @@ from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter, say
 from difftumor.grids import Grid, crop_grid, resample
-from difftumor.models import ModelError, find_model
-from difftumor.outputs import check_outputs, staged
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.pictures import before_and_after
+from difftumor.images.volumes import read_volume
 from difftumor.parameters import MODELLED, ORGAN_LABELS
 from difftumor.phantom import make_abdomen
-from difftumor.pictures import before_and_after
 from difftumor.provenance import LEGAL_NOTICE, SYNTHETIC_NOTICE, read_sidecar, sidecar_path
-from difftumor.volumes import read_volume
+from difftumor.weights.models import ModelError, find_model
 
 PHANTOM_SEED = 7
 RADII_MM = (10.0, 8.0, 9.0)

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.anomaly_sheet import Cell, shown_slice, write_overlay
+from difftumor.anomaly.layout import shown_plane
+from difftumor.anomaly.sheet import Cell, shown_slice, write_overlay
 from difftumor.commands.anomaly import Anomaly
 from difftumor.commands.anomaly_inputs import Case
 from difftumor.commands.anomaly_outputs import Outputs
 from difftumor.commands.phantom import head_paths, phantom_paths, write_head, write_phantom
 from difftumor.console import Reporter
 from difftumor.grids import Grid
-from difftumor.models import ModelError, find_model
-from difftumor.outputs import staged
+from difftumor.images.outputs import staged
+from difftumor.images.volumes import read_volume
 from difftumor.parameters import ORGAN_LABELS
 from difftumor.phantom import make_abdomen, make_head
-from difftumor.protocol import Cancelled
-from difftumor.slice_layout import shown_plane
-from difftumor.volumes import read_volume
+from difftumor.weights.models import ModelError, find_model
+from difftumor.worker.protocol import Cancelled
 
 # Beyond the seeds of training, validation and test.
 SEEDS = {"abdomen": 20_011, "head": 20_014}

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from difftumor.commands.common import UsageError
 from difftumor.console import Reporter, say
-from difftumor.evaluation import (
+from difftumor.grids import Grid
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.volumes import read_mask, read_volume
+from difftumor.measuring.evaluation import (
     KEY_COLUMNS,
     Case,
     EvaluationError,
@@ -27,11 +30,8 @@ from difftumor.evaluation import (
     summarize_groups,
     with_metadata,
 )
-from difftumor.grids import Grid
-from difftumor.metrics import TOLERANCE_MM, CaseFigures, Interval, evaluate_case
-from difftumor.outputs import check_outputs, staged
+from difftumor.measuring.metrics import TOLERANCE_MM, CaseFigures, Interval, evaluate_case
 from difftumor.provenance import versions, write_json
-from difftumor.volumes import read_mask, read_volume
 
 RULES = [
     "Pieces are 26-connected; sizes are diameters of the sphere of equal volume; early: at most 20 mm.",

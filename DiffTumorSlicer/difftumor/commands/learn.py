@@ -17,15 +17,15 @@ from difftumor.commands.common import CommonOptions, UsageError, tell_device
 from difftumor.commands.stopping import Stopping
 from difftumor.console import Reporter, say
 from difftumor.grids import Grid
-from difftumor.models import ModelError, find_model
-from difftumor.outputs import check_outputs, staged
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.volumes import VolumeError, parse_mask_argument, read_volume, write_volume
 from difftumor.parameters import KeptParts, LearningParameters, Plane, to_dict
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
-from difftumor.volumes import VolumeError, parse_mask_argument, read_volume, write_volume
+from difftumor.weights.models import ModelError, find_model
 
 if TYPE_CHECKING:
-    from difftumor.learned_models import LearnedModel
-    from difftumor.learning_result import LearnedResult
+    from difftumor.learning.learned import LearnedModel
+    from difftumor.learning.result import LearnedResult
 
 DEFAULTS = {item.name: item.default for item in fields(LearningParameters)}
 MODELS = {1: "demo-abdomen-anomaly"}  # by number of images; several sequences are a head
@@ -108,8 +108,8 @@ class Learn(CommonOptions):
             images = read_case(inputs, modality, self.series, reporter)
             labels = read_labels(self.labels, images.grid) if self.labels else None
             # Late, because torch takes seconds to import.
-            from difftumor.learned_models import write_learned_model
-            from difftumor.learning_task import run_learned, run_learning
+            from difftumor.learning.learned import write_learned_model
+            from difftumor.learning.task import run_learned, run_learning
 
             case = images.arrays, images.grid, images.organ
             with Stopping(reporter) as stopping:
@@ -213,7 +213,7 @@ def read_labels(path: Path, grid: Grid) -> NDArray[np.generic]:
 
     Raises: VolumeError, FileNotFoundError: the file cannot be used. LearningError: it lies on another grid.
     """
-    from difftumor.learning_task import check_labels_grid
+    from difftumor.learning.task import check_labels_grid
 
     volume = read_volume(path)
     if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():

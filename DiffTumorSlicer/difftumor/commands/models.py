@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from difftumor import models
-from difftumor.anomaly_files import import_pair
-from difftumor.checkpoints import identify
+from difftumor.anomaly.files import import_pair
 from difftumor.console import Reporter, say
+from difftumor.weights import models
+from difftumor.weights.checkpoints import identify
 
 ModelId = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="ID")]]
 

@@ -11,7 +11,8 @@ import tyro
 
 from difftumor.commands.common import UsageError
 from difftumor.console import Reporter, say
-from difftumor.outputs import check_outputs, staged
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.volumes import Volume, write_volume
 from difftumor.phantom import (
     HEAD_VERSION,
     PHANTOM_VERSION,
@@ -21,7 +22,6 @@ from difftumor.phantom import (
     make_head,
 )
 from difftumor.provenance import sidecar_path
-from difftumor.volumes import Volume, write_volume
 
 HEAD_PARTS = ("flair", "t1", "t1c", "t2", "brain", "tumors")
 """What is written of a head; each is a part of the file name."""

@@ -11,7 +11,8 @@ import tyro
 from difftumor.commands.common import CommonOptions, UsageError, read_scan, tell_device
 from difftumor.commands.synthesize import volume_with_tumors
 from difftumor.console import Reporter, say
-from difftumor.outputs import check_outputs, staged
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.volumes import parse_mask_argument, read_mask, write_volume
 from difftumor.parameters import SynthesisParameters, from_dict
 from difftumor.provenance import (
     SYNTHETIC_NOTICE,
@@ -22,10 +23,9 @@ from difftumor.provenance import (
     sidecar_path,
     write_json,
 )
-from difftumor.synthesis import shapes_of
+from difftumor.synthesis.shapes import TumorShape
+from difftumor.synthesis.synthesize import shapes_of
 from difftumor.tasks import run_synthesis
-from difftumor.tumor_shapes import TumorShape
-from difftumor.volumes import parse_mask_argument, read_mask, write_volume
 
 
 @dataclass(kw_only=True)

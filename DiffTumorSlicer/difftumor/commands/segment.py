@@ -21,16 +21,22 @@ from difftumor.commands.common import (
 )
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError, resolve_device
-from difftumor.lesion_tables import flat_row, table_columns, write_table
-from difftumor.models import ModelError, find_model
-from difftumor.outputs import check_outputs, staged
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.volumes import (
+    Volume,
+    check_ct,
+    parse_mask_argument,
+    read_volume,
+    write_volume,
+)
+from difftumor.measuring.tables import flat_row, table_columns, write_table
 from difftumor.parameters import SegmentationParameters, to_dict
-from difftumor.protocol import is_disk_full
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
-from difftumor.volumes import Volume, check_ct, parse_mask_argument, read_volume, write_volume
+from difftumor.weights.models import ModelError, find_model
+from difftumor.worker.protocol import is_disk_full
 
 if TYPE_CHECKING:
-    from difftumor.segmentation import SegmentationResult
+    from difftumor.segmentation.segment import SegmentationResult
 
 DEFAULTS = {item.name: item.default for item in fields(SegmentationParameters)}
 TABLE = "lesions.csv"
@@ -186,7 +192,7 @@ class Segment(CommonOptions):
     ) -> SegmentationResult:
         """Read, segment, write."""
         # Late, because torch takes seconds to import.
-        from difftumor.segmentation_task import run_segmentation
+        from difftumor.segmentation.task import run_segmentation
 
         path = case.files["CT"]
         masks = [parse_mask_argument(case.organ)[0]] if case.organ else []

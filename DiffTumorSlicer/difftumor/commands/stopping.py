@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from difftumor.console import Reporter
-from difftumor.protocol import Cancelled
+from difftumor.worker.protocol import Cancelled
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

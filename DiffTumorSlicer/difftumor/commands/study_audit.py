@@ -11,7 +11,7 @@ import tyro
 from difftumor.commands.common import UsageError
 from difftumor.commands.study_packages import need_packages
 from difftumor.console import Reporter, say
-from difftumor.outputs import staged
+from difftumor.images.outputs import staged
 from difftumor.provenance import write_json
 from difftumor.reader_study.key import READERS, read_study
 

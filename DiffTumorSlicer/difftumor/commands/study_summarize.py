@@ -41,7 +41,7 @@ class Summarize:
             raise UsageError("--draws must be at least 100; 2000 are usual")
         answers = read_answers(self.answers)
         # Late, because they take seconds to import.
-        from difftumor.evaluation import aligned
+        from difftumor.measuring.evaluation import aligned
         from difftumor.reader_study.statistics.report import PAGE, sentences, write_report
         from difftumor.reader_study.statistics.study_figures import study_figures
         from difftumor.reader_study.statistics.tables import figures_table

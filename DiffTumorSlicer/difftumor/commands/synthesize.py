@@ -22,8 +22,8 @@ from difftumor.commands.common import (
 )
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError
-from difftumor.models import ModelError, find_model
-from difftumor.outputs import check_outputs, staged
+from difftumor.images.outputs import check_outputs, staged
+from difftumor.images.volumes import Volume, parse_mask_argument, write_volume
 from difftumor.parameters import (
     MODELLED,
     Blend,
@@ -34,7 +34,6 @@ from difftumor.parameters import (
     TumorSize,
     to_dict,
 )
-from difftumor.protocol import is_disk_full
 from difftumor.provenance import (
     SYNTHETIC_NOTICE,
     describe,
@@ -42,9 +41,10 @@ from difftumor.provenance import (
     sidecar_path,
     write_json,
 )
-from difftumor.synthesis import SynthesisResult
+from difftumor.synthesis.synthesize import SynthesisResult
 from difftumor.tasks import run_synthesis
-from difftumor.volumes import Volume, parse_mask_argument, write_volume
+from difftumor.weights.models import ModelError, find_model
+from difftumor.worker.protocol import is_disk_full
 
 DEFAULTS = {item.name: item.default for item in fields(SynthesisParameters)}
 DEFAULT_MODEL = "demo-abdomen-early"

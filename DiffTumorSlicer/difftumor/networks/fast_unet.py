@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import latent_unet as plain
-from .fast_vqgan import Moments
+from difftumor.networks import latent_unet as plain
+from difftumor.networks.fast_vqgan import Moments
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 

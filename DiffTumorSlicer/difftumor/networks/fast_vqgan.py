@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vqgan_layers import Callback, Decoder, Encoder, ResBlock, SameConv
+from difftumor.networks.vqgan_layers import Callback, Decoder, Encoder, ResBlock, SameConv
 
 Tick = Callable[[], None]
 

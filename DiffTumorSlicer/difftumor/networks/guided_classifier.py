@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .guided_layers import (
+from difftumor.networks.guided_layers import (
     AttentionBlock,
     AttentionPool,
     Embedding,
@@ -18,8 +18,8 @@ from .guided_layers import (
     time_layers,
     timestep_embedding,
 )
-from .guided_norm import normalised
-from .guided_unet import check_levels
+from difftumor.networks.guided_norm import normalised
+from difftumor.networks.guided_unet import check_levels
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .guided_norm import normalised
+from difftumor.networks.guided_norm import normalised
 
 NORM_GROUPS = 32
 

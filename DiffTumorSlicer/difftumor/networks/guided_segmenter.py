@@ -7,8 +7,8 @@ layer is dropped, all other weights come from the diffusion model.  Keys are the
 import torch
 from torch import Tensor, nn
 
-from .guided_layers import check_image, zeroed
-from .guided_unet import GuidedUNet, GuidedUNetArguments
+from difftumor.networks.guided_layers import check_image, zeroed
+from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
 
 
 class GuidedSegmenter(GuidedUNet):

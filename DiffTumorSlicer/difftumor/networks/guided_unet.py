@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .guided_layers import (
+from difftumor.networks.guided_layers import (
     AttentionBlock,
     Downsample,
     Embedding,
@@ -23,7 +23,7 @@ from .guided_layers import (
     timestep_embedding,
     zeroed,
 )
-from .guided_norm import normalised
+from difftumor.networks.guided_norm import normalised
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import fast_vqgan
-from .vqgan_layers import Callback, Decoder, Encoder, SameConv
+from difftumor.networks import fast_vqgan
+from difftumor.networks.vqgan_layers import Callback, Decoder, Encoder, SameConv
 
 BLOCK = 128  # codes whose scores are compared at once
 

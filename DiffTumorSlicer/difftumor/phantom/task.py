@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from difftumor.phantom.abdomen import make_abdomen
 from difftumor.phantom.head import make_head
-from difftumor.protocol import write_array
+from difftumor.worker.protocol import write_array
 
 
 def phantom(request: dict[str, Any], folder: Path, context: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from difftumor.grids import resample
+from difftumor.images.volumes import read_volume
 from difftumor.reader_study.choosing import Choice, Plan, Showing, choose, order_for, truth_of
 from difftumor.reader_study.key import KEY_FILE, READERS, Key, KeyCase, KeyShowing, Study
 from difftumor.reader_study.neutral import (
@@ -43,7 +44,6 @@ from difftumor.reader_study.study import (
     StudyFacts,
     case_sha256,
 )
-from difftumor.volumes import read_volume
 
 Callback = Callable[[str, int, int], None]
 README = "README.txt"

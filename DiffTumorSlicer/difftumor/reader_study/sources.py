@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.dicom_slices import is_dicom
 from difftumor.grids import Grid
-from difftumor.lesion_tables import number_lesions
-from difftumor.lesions import measure_lesions
+from difftumor.images.dicom_slices import is_dicom
+from difftumor.images.volumes import Volume, check_ct, parse_mask_argument, read_mask, read_volume
+from difftumor.measuring.lesions import measure_lesions
+from difftumor.measuring.tables import number_lesions
 from difftumor.parameters import ORGAN_LABELS
 from difftumor.provenance import SidecarError, image_hash, read_sidecar, sidecar_path
 from difftumor.reader_study.study import StudyError
-from difftumor.volumes import Volume, check_ct, parse_mask_argument, read_mask, read_volume
 
 Kind = Literal["real", "synthetic", "healthy"]
 Note = Callable[[str], None]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from difftumor.evaluation import published_figures
+from difftumor.measuring.evaluation import published_figures
 from difftumor.reader_study.statistics.accuracy import Calls
 from difftumor.reader_study.statistics.estimates import percent
 

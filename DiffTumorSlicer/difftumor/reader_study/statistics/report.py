@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from difftumor.outputs import staged
+from difftumor.images.outputs import staged
 from difftumor.provenance import versions, write_json
 from difftumor.reader_study.answers import Answers, write_answers_csv
 from difftumor.reader_study.pages import NOTICE, heading, page, paragraph, picture, table

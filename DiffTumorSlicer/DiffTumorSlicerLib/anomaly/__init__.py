@@ -1,0 +1,1 @@
+"""Anomaly heat maps in the scene: the request, the map and what is drawn from it."""

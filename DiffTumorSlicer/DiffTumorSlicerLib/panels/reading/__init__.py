@@ -1,0 +1,1 @@
+"""The Reader Study panel."""

@@ -1,0 +1,1 @@
+"""Reader studies in the scene: cases, views and marks."""

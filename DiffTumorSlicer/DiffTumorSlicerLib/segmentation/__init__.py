@@ -1,0 +1,1 @@
+"""Segmentations in the scene: the request, painted slices and the result."""

@@ -1,0 +1,1 @@
+"""Synthetic tumors in the scene: the request, the ellipsoid and the result."""

@@ -1,0 +1,1 @@
+"""Anomaly heat maps: slices rewritten as healthy, and what changed."""

@@ -1,0 +1,1 @@
+"""Segmentation learned from a few labelled slices of a case."""

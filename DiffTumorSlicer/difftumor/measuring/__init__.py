@@ -1,0 +1,1 @@
+"""Lesions measured, and predictions compared with references."""

@@ -1,0 +1,1 @@
+"""Synthetic tumors: where, of what shape, and painted by which generator."""

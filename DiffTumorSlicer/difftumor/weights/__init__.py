@@ -1,0 +1,1 @@
+"""Model files: the registry, downloads, safe reading of checkpoints, and model folders."""

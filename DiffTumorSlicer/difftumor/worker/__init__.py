@@ -1,0 +1,1 @@
+"""The resident process that computes, and the bridge that speaks to it."""

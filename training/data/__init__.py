@@ -1,0 +1,1 @@
+"""Scans, phantoms and slices to learn from."""

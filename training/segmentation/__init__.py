@@ -1,0 +1,1 @@
+"""Programs of DiffTumor, stage 3: segmenters (Chen et al., CVPR 2024)."""
