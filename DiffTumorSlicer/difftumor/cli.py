@@ -11,7 +11,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import tyro
 
 from difftumor.commands.anomaly import Anomaly
-from difftumor.commands.common import UsageError
 from difftumor.commands.demo import Demo
 from difftumor.commands.doctor import Doctor
 from difftumor.commands.evaluate import Evaluate
@@ -23,6 +22,7 @@ from difftumor.commands.segment import Segment
 from difftumor.commands.study import ReaderStudy
 from difftumor.commands.synthesize import Synthesize
 from difftumor.console import complain
+from difftumor.options import UsageError
 from difftumor.worker.failures import explain_failure
 from difftumor.worker.protocol import Cancelled
 

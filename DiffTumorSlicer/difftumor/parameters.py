@@ -1,15 +1,17 @@
 """What can be asked of the engine: one frozen dataclass per task, its ranges and defaults.
 
-Panels, the command line and the worker read defaults, limits, units and help texts from these fields
-and from nowhere else. Standard library only.
+Panels, the command line, the worker and the documentation read defaults, limits, units and help texts from these
+fields and from nowhere else. Standard library only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from difftumor.fields import check_ranges, number, option
 
 Vector = tuple[float, float, float]
 Organ = Literal["liver", "pancreas", "kidney"]
@@ -40,16 +42,6 @@ ANOMALY_RECOMMENDED: dict[str, Any] = {
 }
 
 
-def number(default: Any, low: float, high: float, unit: str, text: str) -> Any:
-    """A field with a range, which `check_ranges` knows."""
-    return field(default=default, metadata={"min": low, "max": high, "unit": unit, "help": text})
-
-
-def said(default: Any, text: str) -> Any:
-    """A field with a help text."""
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
 class Ellipsoid:
     """An ellipsoid in patient space.
@@ -57,10 +49,14 @@ class Ellipsoid:
     `rotation_deg` is extrinsic about R, then A, then S; the radii lie along the rotated axes.
     """
 
-    center_ras: Vector
-    radii_mm: Vector = number((10.0, 10.0, 10.0), 0.5, 200.0, "mm", "Half axes of the ellipsoid.")
+    center_ras: Vector = option(help="Center of the ellipsoid, RAS mm.", aliases=("center",))
+    radii_mm: Vector = number(
+        (10.0, 10.0, 10.0), 0.5, 200.0, "mm", "Half axes of the ellipsoid.", aliases=("radii",)
+    )
     rotation_deg: Vector = number(
-        (0.0, 0.0, 0.0), -360.0, 360.0, "degrees", "Turns about R, then A, then S."
+        *((0.0, 0.0, 0.0), -360.0, 360.0, "degrees"),
+        "Rotation of the ellipsoid about R, then A, then S.",
+        aliases=("rotation",),
     )
 
     def __post_init__(self) -> None:
@@ -80,36 +76,45 @@ class Ellipsoid:
 class SynthesisParameters:
     """One request for synthetic tumors: either an ellipsoid or random shapes in an organ."""
 
-    model: str = said(MODELLED, "Model id, model folder or published file; 'modelled' needs none.")
-    ellipsoid: Ellipsoid | None = said(None, "Where the tumor shall be.")
-    size: TumorSize | None = said(None, "Draw random shapes of this size in the organ instead.")
-    count: int | None = number(None, 1, 20, "", "Number of random tumors; default: drawn (1 to 3).")
-    organ: Organ = said("liver", "Anatomy at the place: decides placement and the paper's blend.")
-    clip_to_organ: bool = said(True, "Cut the tumor at the organ's border (needs an organ mask).")
-    steps: int = number(50, 1, 200, "steps", "DDIM steps of T = 200 models; T = 4 models take 4.")
+    model: str = option(
+        MODELLED, "Model id, model folder or published file; 'modelled' needs no weights."
+    )
+    ellipsoid: Ellipsoid | None = option(None, "Where the tumor is placed.")
+    size: TumorSize | None = option(
+        None, "Draw shape and place in the organ: tumors of this size.", aliases=("random",)
+    )
+    count: int | None = number(
+        *(None, 1, 20, ""),
+        "Number of random tumors; default: 1 to 3, drawn, if tiny or small, else 1.",
+    )
+    organ: Organ = option("liver", "Organ at the place: decides placement and the paper's blend.")
+    clip_to_organ: bool = option(True, "Cut the tumor at the organ's border; needs an organ mask.")
+    steps: int = number(
+        50, 1, 200, "steps", "Sampling steps of T = 200 models; T = 4 models always take 4."
+    )
     seed: int = number(0, 0, 2**63 - 1, "", "The same seed gives the same tumor.")
     feather_mm: float = number(
-        1.5,
-        0.0,
-        4.0,
-        "mm",
+        *(1.5, 0.0, 4.0, "mm"),
         "Width (sigma) of the soft rim between tumor and scan; 0 is a hard edge.",
+        aliases=("feather",),
     )
-    blend: Blend = said(
-        "feather", "'feather' leaves all outside the rim as it is; 'paper' as published, per organ."
+    blend: Blend = option(
+        "feather",
+        "'feather' changes nothing outside the rim; 'paper' blends as published, per organ.",
     )
-    grain: Grain = said(
-        "auto", "'scan' keeps the scan's noise in the tumor, 'model' takes what the model paints."
+    grain: Grain = option(
+        "auto",
+        "'scan' keeps the scan's noise in the tumor, 'model' takes what the model paints; 'auto' is the model's own.",
     )
 
     def __post_init__(self) -> None:
         if isinstance(self.ellipsoid, Mapping):
             object.__setattr__(self, "ellipsoid", from_dict(Ellipsoid, self.ellipsoid))
         elif self.ellipsoid is not None and not isinstance(self.ellipsoid, Ellipsoid):
-            raise ValueError(f"ellipsoid must have a centre and radii, got {self.ellipsoid!r}")
+            raise ValueError(f"ellipsoid must have a center and radii, got {self.ellipsoid!r}")
         if (self.ellipsoid is None) == (self.size is None):
             raise ValueError(
-                "give either an ellipsoid (centre and radii) or a random size, not "
+                "give either an ellipsoid (center and radii) or a random size, not "
                 + ("both" if self.size else "neither")
             )
         check_ranges(self)
@@ -119,52 +124,68 @@ class SynthesisParameters:
 class AnomalyParameters:
     """One request for an anomaly heat map. None means: as the model recommends."""
 
-    model: str = said("demo-abdomen-anomaly", "Model id or model folder.")
+    model: str = option("demo-abdomen-anomaly", "Model id or model folder.")
     noise_level: int | None = number(
-        None,
-        1,
-        999,
-        "steps",
-        "N: how much noise is added before the image is rewritten as healthy.",
+        *(None, 1, 999, "steps"),
+        "N: noise added before the image is rewritten as healthy; more lets larger things change and takes "
+        "longer.",
     )
     guidance_scale: float | None = number(
-        None, 0.0, 10000.0, "", "S: how strongly the classifier pulls the image towards healthy."
+        None,
+        0.0,
+        10000.0,
+        "",
+        "S: how strongly the classifier pulls the image toward healthy; 0 is the bare round trip.",
     )
     steps: int | None = number(
         None, 2, 1000, "levels", "Levels of the whole noise schedule; more are slower and finer."
     )
-    plane: Plane = said("axial", "The plane in which slices are computed.")
-    slices: tuple[int, int] | None = said(
+    plane: Plane = option("axial", "Plane of the slices.")
+    slices: tuple[int, int] | None = option(
         None,
-        "First and one past the last voxel index along the plane's normal; default: the organ.",
+        "Voxel indices along the plane's normal, half open, or one index; default: all of the organ.",
     )
-    map_kind: MapKind | None = said(
+    map_kind: MapKind | None = option(
         None,
         "'guided' compares with the rewriting at S = 0, 'one-sided' and 'signed' with the input; "
         "'absolute' is the papers' map.",
+        aliases=("map",),
     )
     smoothing_mm: float | None = number(
-        None, 0.0, 20.0, "mm", "Width (sigma) of the smoothing of the map."
+        *(None, 0.0, 20.0, "mm"),
+        "Width (sigma) of the smoothing of the map.",
+        aliases=("smoothing",),
     )
-    normalisation: Normalisation | None = said(
-        None, "What a map is scaled by before the threshold: each slice, the volume, or nothing."
+    normalisation: Normalisation | None = option(
+        None,
+        "What a map is scaled by before the threshold: the maximum of each slice, that of all slices, or nothing.",
     )
-    threshold_rule: ThresholdRule = said("fixed", "A fixed threshold, or Otsu's of each map.")
-    threshold: float = number(0.35, 0.0, 1.0, "", "Fixed threshold of the scaled map.")
-    gate: bool = said(
-        True, "Leave slices unmarked that the classifier calls healthy, or with a faint map."
+    threshold_rule: ThresholdRule = option("fixed", "A fixed threshold, or Otsu's of each map.")
+    threshold: float = number(
+        0.35, 0.0, 1.0, "", "Value of the scaled map above which a voxel is marked."
     )
-    largest_component: bool = said(False, "Keep only the largest connected part.")
+    gate: bool = option(
+        True, "Leave slices unmarked that the classifier calls healthy, or whose map is faint."
+    )
+    largest_component: bool = option(
+        False, "Keep only the largest connected part of what is marked."
+    )
     guidance_stop: float = number(
         0.0, 0.0, 1.0, "", "Share of the last denoising steps that are left unguided."
     )
-    guidance_weighting: Literal["constant", "noise"] = said(
+    guidance_weighting: Literal["constant", "noise"] = option(
         "constant", "Guidance as published, or scaled by the noise that is still there."
     )
-    reference_compat: bool = said(
+    reference_compat: bool = option(
         False, "Index the steps as the published code does, for comparison with it."
     )
-    seed: int = number(0, 0, 2**63 - 1, "", "Of the published code's first noise; else unused.")
+    seed: int = number(
+        0,
+        0,
+        2**63 - 1,
+        "",
+        "Of the first noise of the published code (reference_compat); else unused.",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", checked_slices(self.slices))
@@ -175,22 +196,33 @@ class AnomalyParameters:
 class SegmentationParameters:
     """One request for a segmentation of tumors in a CT. None means: as the first model recommends."""
 
-    models: tuple[str, ...] = said(
+    models: tuple[str, ...] = option(
         ("demo-liver-segmenter",),
         "Model ids, model folders or published files; several are combined.",
+        aliases=("model",),
     )
     overlap: float = number(
-        0.75, 0.0, 0.9, "", "Share that neighboring windows have in common; less is faster."
+        0.75,
+        0.0,
+        0.9,
+        "",
+        "Share that neighboring windows have in common; 0.5 needs an eighth of the windows of 0.75.",
     )
-    flips: bool = said(False, "Average over the eight mirror images of each window (8 x slower).")
-    clip_to_organ: bool = said(
+    flips: bool = option(
+        False, "Average over the eight mirror images of each window; 8 times slower."
+    )
+    clip_to_organ: bool = option(
         True, "Tumor only inside the organ mask, as published; else up to 20 mm beyond it."
     )
     min_diameter_mm: float | None = number(
-        None, 0.0, 50.0, "mm", "Connected pieces of a smaller equivalent diameter are removed."
+        *(None, 0.0, 50.0, "mm"),
+        "Connected pieces of a smaller equivalent diameter are removed; default: as the model recommends.",
+        aliases=("min-diameter",),
     )
     tumor_threshold: float | None = number(
-        None, 0.0, 1.0, "", "Probability from which a voxel is tumor; else the most probable class."
+        *(None, 0.0, 1.0, ""),
+        "Probability from which a voxel is tumor; default: the most probable class.",
+        aliases=("threshold",),
     )
 
     def __post_init__(self) -> None:
@@ -211,33 +243,37 @@ class SegmentationParameters:
 class LearningParameters:
     """One request to learn from the labelled slices of a case. None means: as the model recommends."""
 
-    model: str = said(
+    model: str = option(
         "demo-head-anomaly",
         "Diffusion model whose features tell pixels apart: id or folder of an anomaly or representation model.",
     )
-    plane: Plane = said("axial", "The plane in which slices were labelled and are segmented.")
-    labelled: tuple[int, ...] | None = said(
+    plane: Plane = option("axial", "Plane of the slices, labeled and segmented.")
+    labelled: tuple[int, ...] | None = option(
         None,
-        "Slices that are labelled throughout, also those without any label; default: those with a label.",
+        "Voxel indices of the slices that are labeled throughout, also those with no tumor; default: those with a "
+        "label.",
     )
-    slices: tuple[int, int] | None = said(
+    slices: tuple[int, int] | None = option(
         None,
-        "First and one past the last slice that is segmented; default: the organ.",
+        "Segment only these voxel indices along the plane's normal, half open; default: all of the organ.",
     )
-    keep: KeptParts = said(
-        "painted", "Keep the parts that are connected to a painted voxel, or all that is found."
+    keep: KeptParts = option(
+        "painted",
+        "'painted' keeps the parts that are connected to something painted, 'all' keeps all that is found.",
     )
     members: int = number(
         5, 1, 32, "", "Pixel classifiers of the ensemble; their disagreement is the uncertainty."
     )
-    steps: int = number(300, 1, 100000, "steps", "Steps of the training of the classifiers.")
-    blocks: tuple[int, ...] | None = said(
-        None, "Decoder blocks of the diffusion model whose outputs are the features."
+    steps: int = number(300, 1, 100000, "steps", "Training steps of the classifiers.")
+    blocks: tuple[int, ...] | None = option(
+        None,
+        "Decoder blocks of the diffusion model that give features; default: as the model recommends.",
     )
-    timesteps: tuple[int, ...] | None = said(
-        None, "Noise levels at which features are taken, in steps of the diffusion model."
+    timesteps: tuple[int, ...] | None = option(
+        None,
+        "Noise levels at which features are taken, in diffusion steps; default: as the model recommends.",
     )
-    seed: int = number(0, 0, 2**63 - 1, "", "Of the noise, of the first weights and of the order.")
+    seed: int = number(0, 0, 2**63 - 1, "", "Of the noise, the first weights and the order.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", checked_slices(self.slices))
@@ -260,40 +296,6 @@ def checked_slices(slices: Any) -> tuple[int, int] | None:
     if len(pair) != 2 or any(type(v) is not int for v in pair) or not 0 <= pair[0] < pair[1]:
         raise ValueError(f"slices must be first and end, 0 <= first < end; got {slices!r}")
     return pair[0], pair[1]
-
-
-def check_ranges(parameters: Any) -> None:
-    """Compare every field with its own `min`, `max` or choices.
-
-    Raises: ValueError: with name, value and what is allowed.
-    """
-    hints = get_type_hints(type(parameters))
-    for item in fields(parameters):
-        value = getattr(parameters, item.name)
-        if value is None:
-            continue
-        choices = [c for part in (hints[item.name], *get_args(hints[item.name]))
-                   for c in get_args(part) if isinstance(c, str)]  # fmt: skip
-        if choices and value not in choices:
-            raise ValueError(f"{item.name} must be one of {', '.join(choices)}; got {value!r}")
-        if hints[item.name] in (bool, str) and not isinstance(value, hints[item.name]):
-            kind = "true or false" if hints[item.name] is bool else "a text"
-            raise ValueError(f"{item.name} must be {kind}, got {value!r}")
-        if "min" not in item.metadata:
-            continue
-        low, high, unit = (item.metadata[key] for key in ("min", "max", "unit"))
-        several = any(
-            get_origin(h) is tuple for h in (hints[item.name], *get_args(hints[item.name]))
-        )
-        for part in value if several and isinstance(value, tuple) else (value,):
-            whole = hints[item.name] in (int, int | None)
-            if isinstance(part, bool) or not isinstance(part, int if whole else (int, float)):
-                kind = "a whole number" if whole else "a number"
-                raise ValueError(f"{item.name} must be {kind}, got {part!r}")
-            if not low <= part <= high:
-                raise ValueError(
-                    f"{item.name} must be {low:g} to {high:g} {unit}".rstrip() + f", got {part:g}"
-                )
 
 
 def to_dict(parameters: Any) -> dict[str, Any]:

@@ -18,22 +18,26 @@ from difftumor.commands.anomaly_outputs import (
     write_case,
     write_picture,
 )
-from difftumor.commands.common import CommonOptions, UsageError, tell_device
+from difftumor.commands.common import CommonOptions, resolved_model, tell_device
 from difftumor.commands.stopping import Stopping
 from difftumor.console import Reporter, complain, say
+from difftumor.fields import help_of
 from difftumor.images.outputs import check_outputs
 from difftumor.images.volumes import parse_mask_argument
-from difftumor.parameters import AnomalyParameters, MapKind, Normalisation, Plane
+from difftumor.options import UsageError, options_of, parameters_of
+from difftumor.parameters import AnomalyParameters
 from difftumor.provenance import sidecar_path
 from difftumor.weights.models import ModelError, find_model
 from difftumor.worker.protocol import Cancelled
 
-DEFAULTS = {item.name: item.default for item in fields(AnomalyParameters)}
+AnomalyOptions: Any = options_of(AnomalyParameters, without=("threshold",))
+(_THRESHOLD,) = (item for item in fields(AnomalyParameters) if item.name == "threshold")
+Threshold = Annotated[float | Literal["otsu"], tyro.conf.arg(help=help_of(_THRESHOLD))]
 UNFINISHED = "cancelled: what is finished was written, {missing} slices are missing"
 
 
 @dataclass(kw_only=True)
-class Anomaly(CommonOptions):
+class Anomaly(AnomalyOptions, CommonOptions):
     """Make an anomaly heat map of a CT, or of the sequences of an MR examination; the input is never changed.
 
     The map is what changes when a diffusion model rewrites the image as if it were healthy. N and S rule it:
@@ -48,40 +52,9 @@ class Anomaly(CommonOptions):
     """All cases of a folder instead; --out is then a folder too, with one table for all cases."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Heat map, 0 to 1, on the grid of the input: what --threshold is compared with."""
-    model: str = DEFAULTS["model"]
-    """Model id (`difftumor models list`) or model folder."""
     organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
     """Organ mask (of a head: brain mask); nothing outside is looked at. In a batch write {case} in its name."""
-    noise_level: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """N, in diffusion steps: more noise lets larger things be rewritten, and costs more time."""
-    guidance_scale: Annotated[float | None, tyro.conf.arg(metavar="S")] = None
-    """S: how strongly the classifier pulls towards healthy; 0 is the bare round trip."""
-    steps: int | None = None
-    """Levels of the whole noise schedule; more are slower and finer."""
-    plane: Plane = DEFAULTS["plane"]
-    """Plane of the slices."""
-    slices: Annotated[str | None, tyro.conf.arg(metavar="A:B")] = None
-    """Voxel indices along the plane's normal, half open, or one index; default: all of the organ."""
-    map: MapKind | None = None
-    """guided compares with the rewriting at S = 0; absolute is the papers' map."""
-    smoothing: float | None = None
-    """Width of the smoothing (sigma), mm."""
-    normalisation: Normalisation | None = None
-    """What a map is scaled by: its slice's maximum, that of all slices, or nothing."""
-    threshold: float | Literal["otsu"] = DEFAULTS["threshold"]
-    """Above it a voxel is marked: a number from 0 to 1, or otsu."""
-    gate: bool = DEFAULTS["gate"]
-    """Leave slices unmarked that the classifier calls healthy, or whose map is faint."""
-    largest_component: bool = DEFAULTS["largest_component"]
-    """Keep only the largest connected part of what is marked."""
-    guidance_stop: float = DEFAULTS["guidance_stop"]
-    """Share of the last steps that are left unguided."""
-    guidance_weighting: Literal["constant", "noise"] = DEFAULTS["guidance_weighting"]
-    """noise scales the guidance by the noise that is still there."""
-    reference_compat: bool = DEFAULTS["reference_compat"]
-    """Index the steps as the published code does, for comparison with it."""
-    seed: int = DEFAULTS["seed"]
-    """Of the first noise of --reference-compat; else unused."""
+    threshold: Threshold = _THRESHOLD.default
     mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """What is marked, 0/1."""
     raw_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -249,29 +222,10 @@ class Anomaly(CommonOptions):
 
     def parameters(self) -> AnomalyParameters:
         """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
-        otsu = self.threshold == "otsu"
-        try:
-            return AnomalyParameters(
-                model=str(Path(self.model).resolve()) if Path(self.model).exists() else self.model,
-                noise_level=self.noise_level,
-                guidance_scale=self.guidance_scale,
-                steps=self.steps,
-                plane=self.plane,
-                slices=parsed_slices(self.slices),
-                map_kind=self.map,
-                smoothing_mm=self.smoothing,
-                normalisation=self.normalisation,
-                threshold_rule="otsu" if otsu else "fixed",
-                threshold=DEFAULTS["threshold"] if otsu else self.threshold,
-                gate=self.gate,
-                largest_component=self.largest_component,
-                guidance_stop=self.guidance_stop,
-                guidance_weighting=self.guidance_weighting,
-                reference_compat=self.reference_compat,
-                seed=self.seed,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        changed: dict[str, Any] = {"model": resolved_model(self.model)}
+        if self.threshold == "otsu":
+            changed |= {"threshold_rule": "otsu", "threshold": _THRESHOLD.default}
+        return parameters_of(AnomalyParameters, self, **changed)
 
     def sentence(self, content: dict[str, Any] | None) -> str:
         """The result in a line."""
@@ -316,19 +270,6 @@ def compute(
             found, cancelled = kept[0], True
     result, model, device_name = found
     return Done(images, parameters, result, model, device_name), cancelled
-
-
-def parsed_slices(text: str | None) -> tuple[int, int] | None:
-    """`10:20` -> (10, 20), `10` -> (10, 11).  Raises: ValueError."""
-    if text is None:
-        return None
-    first, colon, end = text.partition(":")
-    try:
-        return (int(first), int(end)) if colon else (int(first), int(first) + 1)
-    except ValueError:
-        raise ValueError(
-            f"--slices takes first:end (end is not computed) or one index, as in 40:60; got {text!r}"
-        ) from None
 
 
 def channels_of_model(model: str) -> tuple[tuple[str, ...], str]:

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 from difftumor.anomaly.settings import resolve_settings
 from difftumor.commands.anomaly_inputs import Case, cases_in
 from difftumor.commands.anomaly_outputs import Outputs, hottest, in_a_line
-from difftumor.commands.common import UsageError, tell_device
+from difftumor.commands.common import tell_device
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import parse_mask_argument
+from difftumor.options import UsageError
 from difftumor.parameters import AnomalyParameters
 from difftumor.provenance import SidecarError, read_sidecar, sidecar_path
 from difftumor.weights.models import ModelError, find_model

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.commands.common import UsageError, read_organ, read_scan
+from difftumor.commands.common import read_organ, read_scan
 from difftumor.console import Reporter
 from difftumor.grids import Grid
 from difftumor.images.mr import check_same_geometry
 from difftumor.images.sequences import canonical, find_sequences, sequence_of
 from difftumor.images.volumes import Volume, parse_mask_argument, read_volume
+from difftumor.options import UsageError
 from difftumor.provenance import image_hash, sidecar_path
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")

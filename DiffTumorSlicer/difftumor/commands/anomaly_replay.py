@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from difftumor.commands.anomaly import compute
 from difftumor.commands.anomaly_inputs import Case, assign_channels, read_case
 from difftumor.commands.anomaly_outputs import Outputs, write_case
-from difftumor.commands.common import UsageError, tell_device
+from difftumor.commands.common import tell_device
 from difftumor.console import Reporter, say
 from difftumor.images.outputs import check_outputs
+from difftumor.options import UsageError
 from difftumor.parameters import AnomalyParameters, from_dict
 from difftumor.provenance import SidecarError
 from difftumor.weights.registry import find_model

@@ -15,7 +15,7 @@ from difftumor.anomaly.sheet import Cell, shown_slice
 from difftumor.anomaly.slices import prepare
 from difftumor.commands.anomaly_inputs import CaseImages
 from difftumor.commands.anomaly_outputs import hottest
-from difftumor.commands.common import UsageError
+from difftumor.options import UsageError
 from difftumor.parameters import AnomalyParameters
 
 Callback = Callable[[str, int, int], None]

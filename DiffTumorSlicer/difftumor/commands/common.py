@@ -14,10 +14,6 @@ from difftumor.images.volumes import Volume, check_ct, parse_mask_argument, read
 from difftumor.parameters import MODELLED, ORGAN_LABELS
 
 
-class UsageError(ValueError):
-    """Options that do not go together, or are out of range (exit code 2)."""
-
-
 @dataclass(kw_only=True)
 class CommonOptions:
     """Options of every computing command."""
@@ -47,6 +43,11 @@ def read_organ(
     path, label = parse_mask_argument(argument)
     mask = read_mask(path, label, reference=volume.grid, warn=reporter.note)
     return mask, path, label
+
+
+def resolved_model(model: str) -> str:
+    """An id as it is, and a path in full, as side-cars keep it."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 SYNTHESIS_TIME = (

@@ -119,9 +119,9 @@ class Demo(CommonOptions):
             out=out,
             mask_out=out.with_name(name.replace("-synthetic", "-synthetic-mask")),
             model=model,
-            center=center,
-            radii=RADII_MM,
-            rotation=ROTATION_DEG,
+            center_ras=center,
+            radii_mm=RADII_MM,
+            rotation_deg=ROTATION_DEG,
             device=self.device,
             quiet=self.quiet,
             overwrite=self.overwrite,
@@ -137,7 +137,13 @@ class Demo(CommonOptions):
         facts = read_sidecar(sidecar_path(command.out))
         with staged([picture], overwrite=self.overwrite) as paths:
             before_and_after(
-                before.array, after.array, mask.array, after.grid, command.center, title, paths[0]
+                before.array,
+                after.array,
+                mask.array,
+                after.grid,
+                command.center_ras,
+                title,
+                paths[0],
             )
         return {"title": title, "picture": picture.name, "out": command.out.name, "facts": facts}
 

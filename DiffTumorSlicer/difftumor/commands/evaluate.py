@@ -12,7 +12,6 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from difftumor.commands.common import UsageError
 from difftumor.console import Reporter, say
 from difftumor.grids import Grid
 from difftumor.images.outputs import check_outputs, staged
@@ -31,6 +30,7 @@ from difftumor.measuring.evaluation import (
     with_metadata,
 )
 from difftumor.measuring.metrics import TOLERANCE_MM, CaseFigures, Interval, evaluate_case
+from difftumor.options import UsageError
 from difftumor.provenance import versions, write_json
 
 RULES = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,16 +10,16 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from difftumor.commands.anomaly import parsed_slices
 from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
 from difftumor.commands.anomaly_outputs import plain, report
-from difftumor.commands.common import CommonOptions, UsageError, tell_device
+from difftumor.commands.common import CommonOptions, resolved_model, tell_device
 from difftumor.commands.stopping import Stopping
 from difftumor.console import Reporter, say
 from difftumor.grids import Grid
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import VolumeError, parse_mask_argument, read_volume, write_volume
-from difftumor.parameters import KeptParts, LearningParameters, Plane, to_dict
+from difftumor.options import UsageError, options_of, parameters_of
+from difftumor.parameters import LearningParameters, to_dict
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
 from difftumor.weights.models import ModelError, find_model
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from difftumor.learning.learned import LearnedModel
     from difftumor.learning.result import LearnedResult
 
-DEFAULTS = {item.name: item.default for item in fields(LearningParameters)}
+LearningOptions: Any = options_of(LearningParameters, defaults={"model": None})
 MODELS = {1: "demo-abdomen-anomaly"}  # by number of images; several sequences are a head
 NOTICE = "Segmentation by DiffTumorSlicer, learned from labelled slices. Never for diagnosis."
 DOUBT_NOTICE = "Disagreement of pixel classifiers by DiffTumorSlicer, 0 to 1. Never for diagnosis."
 
 
 @dataclass(kw_only=True)
-class Learn(CommonOptions):
+class Learn(LearningOptions, CommonOptions):
     """Segment a CT, or the sequences of an MR examination, after a few labelled slices of the same case.
 
     Label the tumor on two or three slices, completely: what is not painted on them counts as background. Classifiers
@@ -51,30 +51,8 @@ class Learn(CommonOptions):
     """Instead of labels: what was learned before (--model-out). It suits the case that it was learned from."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """Segmentation of all slices, with the values of the labels."""
-    model: str | None = None
-    """Diffusion model whose features are used: id or folder of an anomaly or representation model. Default: the
-    demonstration model for one CT, or for the head."""
     organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
     """Organ mask (of a head: brain mask); nothing outside is looked at."""
-    labelled: Annotated[str | None, tyro.conf.arg(metavar="K,K,...")] = None
-    """Voxel indices of the slices that are labelled throughout, also those with no tumor on them; default: those with
-    a label."""
-    plane: Plane = DEFAULTS["plane"]
-    """Plane of the slices."""
-    slices: Annotated[str | None, tyro.conf.arg(metavar="A:B")] = None
-    """Segment only these voxel indices along the plane's normal, half open; default: all of the organ."""
-    keep: KeptParts = DEFAULTS["keep"]
-    """painted keeps the parts that are connected to something painted; all keeps everything that is found."""
-    members: int = DEFAULTS["members"]
-    """Pixel classifiers of the ensemble."""
-    steps: int = DEFAULTS["steps"]
-    """Steps of their training."""
-    blocks: Annotated[str | None, tyro.conf.arg(metavar="B,B,...")] = None
-    """Decoder blocks of the diffusion model that give features; default: as the model recommends."""
-    timesteps: Annotated[str | None, tyro.conf.arg(metavar="T,T,...")] = None
-    """Noise levels at which they are taken; default: as the model recommends."""
-    seed: int = DEFAULTS["seed"]
-    """Of the noise, of the first weights and of the order."""
     uncertainty_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where the classifiers disagree, 0 to 1."""
     model_out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -130,24 +108,10 @@ class Learn(CommonOptions):
 
     def parameters(self) -> LearningParameters:
         """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
-        model = self.model or MODELS.get(len(self.images), DEFAULTS["model"])
+        model = self.model or MODELS.get(len(self.images), LearningParameters.model)
         if self.learned is not None and not self.model:
             model = features_of(self.learned)
-        try:
-            return LearningParameters(
-                model=str(Path(model).resolve()) if Path(model).exists() else model,
-                plane=self.plane,
-                labelled=parsed_numbers(self.labelled, "--labelled"),
-                slices=parsed_slices(self.slices),
-                keep=self.keep,
-                members=self.members,
-                steps=self.steps,
-                blocks=parsed_numbers(self.blocks, "--blocks"),
-                timesteps=parsed_numbers(self.timesteps, "--timesteps"),
-                seed=self.seed,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        return parameters_of(LearningParameters, self, model=resolved_model(model))
 
     def sentence(self, result: LearnedResult) -> str:
         """The result in a line."""
@@ -228,16 +192,6 @@ def renamed(learned: LearnedModel, folder: Path) -> LearnedModel:
         "._-"
     )
     return replace(learned, card={**learned.card, "id": name[:80] or "learned"})
-
-
-def parsed_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
-    """`3,9` -> (3, 9).  Raises: ValueError."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(word) for word in text.replace(" ", "").split(","))
-    except ValueError:
-        raise ValueError(f"{option} takes whole numbers, as in 40,52; got {text!r}") from None
 
 
 def features_of(learned: Path) -> str:

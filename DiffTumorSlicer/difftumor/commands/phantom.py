@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from difftumor.commands.common import UsageError
 from difftumor.console import Reporter, say
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import Volume, write_volume
+from difftumor.options import UsageError
 from difftumor.phantom import (
     HEAD_VERSION,
     PHANTOM_VERSION,

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from difftumor.commands.common import CommonOptions, UsageError, read_scan, tell_device
+from difftumor.commands.common import CommonOptions, read_scan, tell_device
 from difftumor.commands.synthesize import volume_with_tumors
 from difftumor.console import Reporter, say
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import parse_mask_argument, read_mask, write_volume
+from difftumor.options import UsageError
 from difftumor.parameters import SynthesisParameters, from_dict
 from difftumor.provenance import (
     SYNTHETIC_NOTICE,

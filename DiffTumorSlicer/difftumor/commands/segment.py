@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +13,7 @@ import numpy as np
 import tyro
 
 from difftumor.commands.anomaly_inputs import Case, cases_in
-from difftumor.commands.common import (
-    CommonOptions,
-    UsageError,
-    organ_of_label,
-    read_organ,
-)
+from difftumor.commands.common import CommonOptions, organ_of_label, read_organ, resolved_model
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError, resolve_device
 from difftumor.images.outputs import check_outputs, staged
@@ -30,6 +25,7 @@ from difftumor.images.volumes import (
     write_volume,
 )
 from difftumor.measuring.tables import flat_row, table_columns, write_table
+from difftumor.options import UsageError, options_of, parameters_of
 from difftumor.parameters import SegmentationParameters, to_dict
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
 from difftumor.weights.models import ModelError, find_model
@@ -38,12 +34,14 @@ from difftumor.worker.protocol import is_disk_full
 if TYPE_CHECKING:
     from difftumor.segmentation.segment import SegmentationResult
 
-DEFAULTS = {item.name: item.default for item in fields(SegmentationParameters)}
 TABLE = "lesions.csv"
 
 
+SegmentationOptions: Any = options_of(SegmentationParameters)
+
+
 @dataclass(kw_only=True)
-class Segment(CommonOptions):
+class Segment(SegmentationOptions, CommonOptions):
     """Segment tumors in a CT; the input is never changed.
 
     The output holds 0 background, 1 organ, 2 tumor, on the grid of the input. With --organ only the surroundings of
@@ -55,8 +53,6 @@ class Segment(CommonOptions):
     """A CT: NIfTI, NRRD, MHA, or a DICOM folder."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """Labels, for example case-segmentation.nii.gz; of many cases a folder."""
-    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ID...")] = DEFAULTS["models"]
-    """Model ids (`difftumor models list`), model folders or published files; several are combined."""
     organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
     """Organ mask. With --batch write {case} where the case's name stands in its path."""
     batch: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -71,16 +67,6 @@ class Segment(CommonOptions):
     """Share of the models that agree with the result (several models)."""
     lesions_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The lesions with their numbers of the table."""
-    overlap: float = DEFAULTS["overlap"]
-    """Share that neighboring windows have in common; 0.5 needs an eighth of the windows of 0.75."""
-    flips: bool = DEFAULTS["flips"]
-    """Average over the eight mirror images of each window."""
-    clip_to_organ: bool = DEFAULTS["clip_to_organ"]
-    """Tumor only inside the organ mask; else up to 20 mm beyond it."""
-    min_diameter: float | None = None
-    """Pieces of a smaller equivalent diameter are removed, mm; default: as the model recommends, else 6."""
-    threshold: float | None = None
-    """Probability from which a voxel is tumor; default: the most probable class."""
     series: str | None = None
     """Series of a DICOM folder that holds several."""
 
@@ -106,21 +92,12 @@ class Segment(CommonOptions):
 
     def parameters(self) -> SegmentationParameters:
         """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
-        try:
-            return SegmentationParameters(
-                models=tuple(str(Path(m).resolve()) if Path(m).exists() else m for m in self.model),
-                overlap=self.overlap,
-                flips=self.flips,
-                clip_to_organ=self.clip_to_organ,
-                min_diameter_mm=self.min_diameter,
-                tumor_threshold=self.threshold,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        models = tuple(resolved_model(model) for model in self.models)
+        return parameters_of(SegmentationParameters, self, models=models)
 
     def _outputs(self) -> dict[str, Path]:
         """Files of a single case by what they hold.  Raises: UsageError."""
-        if self.agreement_out is not None and len(self.model) < 2:
+        if self.agreement_out is not None and len(self.models) < 2:
             raise UsageError("--agreement-out is for several models: give --model A B")
         if self.report is not None and self.report.suffix.lower() not in (".json", ".csv"):
             raise UsageError(f"the report is JSON or CSV; {self.report} ends in neither")
@@ -280,7 +257,7 @@ class Segment(CommonOptions):
         chosen = resolve_device(self.device, note=reporter.note)
         if self.device != "auto" or chosen.type != "cpu":
             return
-        expected = find_model(self.model[0]).card.get("expected")
+        expected = find_model(self.models[0]).card.get("expected")
         time = f" {expected['seconds_cpu']:g} s for one {expected['per']}" if expected else ""
         reporter.note(
             f"No GPU was found; computing on the CPU{' (two cores: about' + time + ')' if time else ''}. An "

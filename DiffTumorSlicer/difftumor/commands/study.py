@@ -8,12 +8,12 @@ from typing import Annotated
 
 import tyro
 
-from difftumor.commands.common import UsageError
 from difftumor.commands.study_audit import Audit
 from difftumor.commands.study_summarize import Power, Summarize
 from difftumor.commands.study_synthesis import OnTheFly
 from difftumor.console import Reporter, complain, say
 from difftumor.images.outputs import check_outputs, staged
+from difftumor.options import UsageError
 from difftumor.parameters import Organ
 from difftumor.provenance import write_json
 from difftumor.reader_study.answers import ANSWERS_CSV, ANSWERS_JSON, write_answers_csv

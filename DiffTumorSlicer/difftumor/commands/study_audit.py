@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from difftumor.commands.common import UsageError
 from difftumor.commands.study_packages import need_packages
 from difftumor.console import Reporter, say
 from difftumor.images.outputs import staged
+from difftumor.options import UsageError
 from difftumor.provenance import write_json
 from difftumor.reader_study.key import READERS, read_study
 

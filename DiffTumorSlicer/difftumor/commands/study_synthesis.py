@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from difftumor.commands.common import UsageError, tell_device
+from difftumor.commands.common import tell_device
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter
+from difftumor.options import UsageError
 from difftumor.parameters import ORGAN_LABELS, Organ, TumorSize
 from difftumor.provenance import sidecar_path
 from difftumor.reader_study.sources import beside, sources_in
@@ -84,7 +85,7 @@ class OnTheFly:
             model=model,
             organ=f"{organs}:{ORGAN_LABELS[organ][seed % len(ORGAN_LABELS[organ])]}",
             anatomy=organ,
-            random=size,
+            size=size,
             count=1,
             seed=seed,
             device=self.device,

@@ -14,26 +14,18 @@ import tyro
 
 from difftumor.commands.common import (
     CommonOptions,
-    UsageError,
     organ_of_label,
     read_organ,
     read_scan,
+    resolved_model,
     tell_device,
 )
 from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import Volume, parse_mask_argument, write_volume
-from difftumor.parameters import (
-    MODELLED,
-    Blend,
-    Ellipsoid,
-    Grain,
-    Organ,
-    SynthesisParameters,
-    TumorSize,
-    to_dict,
-)
+from difftumor.options import UsageError, further_names, options_of, parameters_of
+from difftumor.parameters import MODELLED, Ellipsoid, Organ, SynthesisParameters, to_dict
 from difftumor.provenance import (
     SYNTHETIC_NOTICE,
     describe,
@@ -46,12 +38,15 @@ from difftumor.tasks import run_synthesis
 from difftumor.weights.models import ModelError, find_model
 from difftumor.worker.protocol import is_disk_full
 
-DEFAULTS = {item.name: item.default for item in fields(SynthesisParameters)}
 DEFAULT_MODEL = "demo-abdomen-early"
+PlaceOptions: Any = options_of(Ellipsoid, defaults={"center_ras": None, "radii_mm": None})
+SynthesisOptions: Any = options_of(
+    SynthesisParameters, without=("ellipsoid", "organ"), defaults={"model": DEFAULT_MODEL}
+)
 
 
 @dataclass(kw_only=True)
-class Synthesize(CommonOptions):
+class Synthesize(SynthesisOptions, PlaceOptions, CommonOptions):
     """Put a synthetic tumor into a CT; the input is never changed.
 
     Place it with --center and --radii (RAS millimetres), or let --random SIZE place it in --organ.
@@ -62,34 +57,10 @@ class Synthesize(CommonOptions):
     """NIfTI, NRRD or MHA file, or a DICOM folder."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """Result, for example tumor-synthetic.nii.gz; with --datalist a folder."""
-    model: str = DEFAULT_MODEL
-    """Model id (`difftumor models list`), model folder or published file; 'modelled' needs no weights."""
-    center: Annotated[tuple[float, float, float] | None, tyro.conf.arg(metavar="R A S")] = None
-    """Centre of the ellipsoid, mm."""
-    radii: Annotated[tuple[float, float, float] | None, tyro.conf.arg(metavar="A B C")] = None
-    """Half axes of the ellipsoid, mm."""
-    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Degrees about R, then A, then S."""
     organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
     """Organ mask; the tumor is cut at its border and random tumors are placed in it."""
     anatomy: Organ | None = None
     """Organ at the place; default: from the label (5 liver, 7 pancreas, 2 and 3 kidneys), else the model's."""
-    clip_to_organ: bool = DEFAULTS["clip_to_organ"]
-    """Cut the tumor at the organ's border."""
-    random: TumorSize | None = None
-    """Draw shape and place instead of --center and --radii."""
-    count: int | None = None
-    """Number of random tumors; default: drawn (1 to 3 if tiny or small, else 1)."""
-    steps: int = DEFAULTS["steps"]
-    """Sampling steps of T = 200 models; T = 4 models always take 4."""
-    seed: int = DEFAULTS["seed"]
-    """The same seed gives the same tumor."""
-    feather: float = DEFAULTS["feather_mm"]
-    """Width of the soft rim (sigma), mm."""
-    blend: Blend = DEFAULTS["blend"]
-    """feather: nothing outside the rim changes; paper: as published, per organ."""
-    grain: Grain = DEFAULTS["grain"]
-    """scan keeps the scan's noise in the tumor, model takes what the model paints."""
     mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Tumor mask, 0/1."""
     series: str | None = None
@@ -172,14 +143,14 @@ class Synthesize(CommonOptions):
     def parameters(self) -> SynthesisParameters:
         """The engine's parameter pack of these options."""
         ellipsoid = None
-        if self.random is None:
-            if self.center is None or self.radii is None:
+        if self.size is None:
+            if self.center_ras is None or self.radii_mm is None:
                 raise UsageError(
                     "give --center R A S and --radii A B C, or --random SIZE with --organ"
                 )
             if self.count is not None:
                 raise UsageError("--count is the number of random tumors: give --random SIZE too")
-        elif self.center is not None or self.radii is not None or any(self.rotation):
+        elif self.center_ras is not None or self.radii_mm is not None or any(self.rotation_deg):
             raise UsageError(
                 "--random draws place and shape: leave --center, --radii and --rotation out"
             )
@@ -188,23 +159,14 @@ class Synthesize(CommonOptions):
         label = parse_mask_argument(self.organ)[1] if self.organ else None
         organ = self.anatomy or organ_of_label(label) or organ_of_model(self.model)
         try:
-            if self.random is None:
-                ellipsoid = Ellipsoid(self.center, self.radii, self.rotation)
-            return SynthesisParameters(
-                model=str(Path(self.model).resolve()) if Path(self.model).exists() else self.model,
-                ellipsoid=ellipsoid,
-                size=self.random,
-                count=self.count,
-                organ=organ,
-                clip_to_organ=self.clip_to_organ,
-                steps=self.steps,
-                seed=self.seed,
-                feather_mm=self.feather,
-                blend=self.blend,
-                grain=self.grain,
-            )
+            if self.size is None:
+                ellipsoid = Ellipsoid(self.center_ras, self.radii_mm, self.rotation_deg)
         except ValueError as error:
             raise UsageError(str(error)) from None
+        model = resolved_model(self.model)
+        return parameters_of(
+            SynthesisParameters, self, model=model, ellipsoid=ellipsoid, organ=organ
+        )
 
 
 def volume_with_tumors(volume: Volume, result: SynthesisResult) -> Volume:
@@ -252,12 +214,14 @@ def read_cases(datalist: Path, defaults: Synthesize) -> list[Synthesize]:
             '"center": [0, 0, 0], "radii": [8, 8, 8]}]}.'
         ) from None
     known = {item.name for item in fields(Synthesize)} - {"datalist", "ct"} | {"image"}
+    further = further_names(Ellipsoid, SynthesisParameters)
     if not isinstance(cases, list):
         raise UsageError(f'"cases" of {datalist} must be a list')
     commands: list[Synthesize] = []
     for index, case in enumerate(cases):
         if not isinstance(case, Mapping) or "image" not in case:
             raise UsageError(f"case {index + 1} of {datalist} names no image")
+        case = {further.get(name, name): value for name, value in case.items()}
         if unknown := sorted(set(case) - known):
             raise UsageError(
                 f"case {index + 1} of {datalist} has unknown options: {', '.join(unknown)}"

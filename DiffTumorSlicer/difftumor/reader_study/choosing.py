@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from difftumor.parameters import check_ranges, number, said
+from difftumor.fields import check_ranges, number, option
 from difftumor.reader_study.sources import Candidate
 from difftumor.reader_study.study import StudyError, StudyType, check_code
 
@@ -31,7 +31,7 @@ class Plan:
     )
     practice: int = number(4, 0, 1000, "", "Practice cases, which come first and do not count.")
     repeats: int = number(0, 0, 10000, "", "Cases that are shown a second time.")
-    balanced: bool = said(True, "Take as many of each kind in every organ and size class.")
+    balanced: bool = option(True, "Take as many of each kind in every organ and size class.")
     seed: int = number(0, 0, 2**63 - 1, "", "The same seed gives the same choice and orders.")
     spacing_mm: tuple[float, float, float] | None = number(
         None, 0.3, 10.0, "mm", "Voxel size of all cases; default: the coarsest of the scans."

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from difftumor.parameters import check_ranges, from_dict, number, said
+from difftumor.fields import check_ranges, number, option
+from difftumor.parameters import from_dict
 
 StudyType = Literal["visual_turing_test", "organ_recognition", "detection"]
 
@@ -62,15 +63,17 @@ class StudyFacts:
     title: str
     type: StudyType
     created: str
-    question: str = said("", "Shown above the image; default: by the type of the study.")
-    choices: tuple[str, ...] = said((), "What can be answered; default: by the type of the study.")
+    question: str = option("", "Shown above the image; default: by the type of the study.")
+    choices: tuple[str, ...] = option(
+        (), "What can be answered; default: by the type of the study."
+    )
     window_hu: tuple[float, float] = number(
         (-160.0, 240.0), -2000.0, 4000.0, "HU", "Lowest and highest value of the first display."
     )
-    allow_back: bool = said(False, "Let readers go back and change answers (each is logged).")
+    allow_back: bool = option(False, "Let readers go back and change answers (each is logged).")
     time_limit_s: float | None = number(None, 1.0, 3600.0, "s", "Time for each case.")
-    ask_confidence: bool = said(True, "Ask for a confidence of 1 to 5 with each answer.")
-    ask_mark: bool = said(False, "Let readers mark a place in the image.")
+    ask_confidence: bool = option(True, "Ask for a confidence of 1 to 5 with each answer.")
+    ask_mark: bool = option(False, "Let readers mark a place in the image.")
     mark_tolerance_mm: float = number(
         10.0, 0.0, 100.0, "mm", "A mark this near to a lesion counts as found."
     )

@@ -10,8 +10,8 @@ import pytest
 
 from difftumor.anomaly.layout import AnomalyError
 from difftumor.commands.anomaly_inputs import Case, assign_channels, cases_in, read_case
-from difftumor.commands.common import UsageError
 from difftumor.console import Reporter
+from difftumor.options import UsageError
 
 MR = ("t1", "t1c", "t2", "flair")
 
