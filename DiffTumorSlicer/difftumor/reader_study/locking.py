@@ -14,11 +14,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from difftumor.locks import try_lock
 from difftumor.reader_study.study import StudyError
 
 _BINARY = getattr(os, "O_BINARY", 0)
-# Windows locks bytes against reading too, so the locked one lies far behind the text.
-_FAR = 2**30
 
 
 class LockedError(StudyError):
@@ -89,7 +88,7 @@ def take_lock(path: Path, since: str, *, take_over: bool = False) -> Lock:
         ) from error
     try:
         holder = _holder(file)
-        held_here = _system_lock(file)
+        held_here = try_lock(file)
         if held_here is False:
             raise LockedError(
                 f"This study is open already ({_who(holder)}). Close it there; if that program hangs, end it.",
@@ -146,22 +145,3 @@ def _who(holder: dict[str, Any]) -> str:
     return (
         f"on {holder.get('computer')}, process {holder.get('process')}, since {holder.get('since')}"
     )
-
-
-def _system_lock(file: int) -> bool | None:
-    """Whether the operating system gave us its lock; None: this disk has none."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            os.lseek(file, _FAR, os.SEEK_SET)
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return None
-    return True

@@ -16,7 +16,6 @@ import re
 import shutil
 import socket
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from difftumor.locks import try_lock
 from difftumor.weights.cards import ModelError, read_json, write_json
 
 Callback = Callable[[int, int], None]
@@ -364,20 +364,10 @@ def exclusive(lock: Path) -> Iterator[None]:
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+b") as file:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # Some network disks have no locks: the checksum and the rename still protect the result.
-            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise ModelError(
-                    f"Another program is installing a model into {lock.parent} right now. Wait until "
-                    "it is done, or stop it, and try again."
-                ) from error
+        # Some network disks have no locks: the checksum and the rename still protect the result.
+        if try_lock(file.fileno()) is False:
+            raise ModelError(
+                f"Another program is installing a model into {lock.parent} right now. Wait until it is "
+                "done, or stop it, and try again."
+            )
         yield

@@ -13,10 +13,11 @@ import contextlib
 import os
 import shutil
 import stat
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from difftumor.locks import try_lock
 
 _PREFIX = "difftumor-session-"
 _LOCK_NAME = "owner.lock"
@@ -41,7 +42,7 @@ class PrivateFolder:
         except OSError:
             self.path.rmdir()
             raise
-        _try_lock(self._lock_fd)
+        try_lock(self._lock_fd)
 
     def make_subfolder(self, name: str) -> Path:
         """Make and return a folder inside. Raises OSError."""
@@ -89,26 +90,10 @@ def remove_if_abandoned(folder: Path) -> bool:
     if (folder / _LOCK_NAME).exists():
         lock_fd = os.open(folder / _LOCK_NAME, os.O_RDWR)
         try:
-            if not _try_lock(lock_fd):
+            # On a disk without locks no folder ever looks abandoned.
+            if not try_lock(lock_fd):
                 return False
         finally:
             os.close(lock_fd)
     shutil.rmtree(folder, ignore_errors=True)
-    return True
-
-
-def _try_lock(fd: int) -> bool:
-    """Take the lock of an open file without waiting; False if another process has it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        # Also where locks are not supported: then no folder ever looks abandoned.
-        return False
     return True

@@ -251,7 +251,7 @@ def test_after_a_crash_on_another_computer_a_person_decides(package, monkeypatch
 
 def test_a_session_that_was_taken_over_stores_nothing_more(package, monkeypatch):
     # A shared folder whose locks do not reach the other computer.
-    monkeypatch.setattr(locking, "_system_lock", lambda _file: None)
+    monkeypatch.setattr(locking, "try_lock", lambda _file: None)
     first = ReadingSession.join(package.folder, "R1")
     read(first)
     with pytest.raises(LockedError):
