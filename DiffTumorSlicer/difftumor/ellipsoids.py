@@ -16,6 +16,10 @@ def rotation_matrix(rotation_deg: tuple[float, float, float]) -> np.ndarray:
         rotation_deg: degrees about the patient's right, anterior and superior axes.
 
     Returns: (3, 3) float64; column k is the direction of the ellipsoid's own axis k in RAS.
+
+    Example:
+        >>> rotation_matrix((0, 0, 90)).round(3).tolist()  # axis 0 points to A, axis 1 to -R
+        [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     (sin_x, sin_y, sin_z) = np.sin(np.deg2rad(rotation_deg))
     (cos_x, cos_y, cos_z) = np.cos(np.deg2rad(rotation_deg))
@@ -36,6 +40,10 @@ def rotation_degrees(matrix: np.ndarray) -> tuple[float, float, float]:
 
     Returns: degrees about R in [-180, 180], about A in [-90, 90], about S in [-180, 180].
     Raises: ValueError: if the matrix is no rotation.
+
+    Example:
+        >>> [round(angle) for angle in rotation_degrees(rotation_matrix((10, 20, 30)))]
+        [10, 20, 30]
     """
     m = np.asarray(matrix, float)
     if (
@@ -57,7 +65,12 @@ def rotation_degrees(matrix: np.ndarray) -> tuple[float, float, float]:
 def half_extent_mm(
     radii_mm: tuple[float, float, float], rotation_deg: tuple[float, float, float] = (0, 0, 0)
 ) -> np.ndarray:
-    """Half side lengths (3,) in mm of the RAS-aligned box around an ellipsoid."""
+    """Half side lengths (3,) in mm of the RAS-aligned box around an ellipsoid.
+
+    Example:
+        >>> half_extent_mm((3, 2, 1), (0, 0, 90)).round(3).tolist()
+        [2.0, 3.0, 1.0]
+    """
     return np.linalg.norm(rotation_matrix(rotation_deg) * np.asarray(radii_mm, float), axis=1)
 
 
@@ -70,6 +83,11 @@ def ellipsoid_box(
     """Smallest index box of `grid` that holds every voxel centre of the ellipsoid.
 
     Returns: three slices, clipped to the grid; a slice is empty where the ellipsoid lies outside.
+
+    Example:
+        >>> box = ellipsoid_box(Grid((10, 10, 10), np.eye(4)), (5, 5, 0), (2, 1, 1))
+        >>> [(part.start, part.stop) for part in box]
+        [(3, 8), (4, 7), (0, 2)]
     """
     to_index = np.linalg.inv(grid.affine)
     axes = rotation_matrix(rotation_deg) * np.asarray(radii_mm, float)
@@ -99,6 +117,11 @@ def ellipsoid_mask(
 
     Returns: bool array of `grid.shape`.
     Raises: ValueError: if a radius is not positive or a number is not finite.
+
+    Example:
+        >>> ball = ellipsoid_mask(Grid((3, 3, 1), np.eye(4)), (1, 1, 0), (1, 1, 1))
+        >>> ball[:, :, 0].astype(int).tolist()
+        [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
     """
     radii = np.asarray(radii_mm, float)
     if not (np.isfinite(radii).all() and (radii > 0).all()):

@@ -50,6 +50,17 @@ class Grid:
     Raises:
         GridError: if the shape is not three positive integers, or the affine is not finite, not invertible, or has a
             voxel size outside [0.01, 100] mm.
+
+    Example:
+        >>> grid = Grid((4, 4, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
+        >>> grid
+        Grid(4 x 4 x 2 voxels of 1 x 1 x 3 mm)
+        >>> grid.to_ras([1, 2, 1]).tolist(), grid.to_ijk([1, 2, 1.5]).tolist()
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 0.5])
+        >>> round(grid.voxel_volume_mm3, 6)
+        3.0
+        >>> grid.bounds_ras.tolist()  # half a voxel beyond the first and last center
+        [[-0.5, -0.5, -1.5], [3.5, 3.5, 4.5]]
     """
 
     shape: tuple[int, int, int]
@@ -113,6 +124,11 @@ class Grid:
 
         Raises:
             GridError: if the box holds no voxel or has a step other than 1.
+
+        Example:
+            >>> part = Grid((4, 4, 2), np.eye(4)).cropped((slice(1, 3), slice(None), slice(0, 1)))
+            >>> part.shape, part.to_ras([0, 0, 0]).tolist()
+            ((2, 4, 1), [1.0, 0.0, 0.0])
         """
         spans = [part.indices(n) for n, part in zip(self.shape, box, strict=True)]
         if any(step != 1 for _, _, step in spans):
@@ -151,6 +167,10 @@ def crop_grid(
         spacing_mm: voxel size along R, A, S in mm.
     Returns: the grid.
     Raises: GridError: if the center is not three finite numbers, or shape or spacing are out of range.
+
+    Example:
+        >>> crop_grid((10, 0, 0), (2, 3, 3)).to_ras([0, 1, 1]).tolist()
+        [9.5, 0.0, 0.0]
     """
     center = np.asarray(center_ras, dtype=np.float64)
     if center.shape != (3,) or not np.isfinite(center).all():
@@ -172,6 +192,11 @@ def covering_box(source: Grid, target: Grid, margin: int = 0) -> Box:
         target: grid that is searched.
         margin: voxels of `target` added on every side before the box is clipped.
     Returns: slices into an array on `target`, clipped to it; empty (start == stop) where nothing overlaps.
+
+    Example:
+        >>> box = covering_box(crop_grid((4, 4, 4), (3, 3, 3)), Grid((10, 10, 10), np.eye(4)))
+        >>> [(part.start, part.stop) for part in box]  # the field reaches from 2.5 to 5.5 mm
+        [(3, 6), (3, 6), (3, 6)]
     """
     field = source.to_ras(_corners([-0.5] * 3, np.asarray(source.shape) - 0.5))
     return _clipped_box(target.to_ijk(field), target.shape, margin)
@@ -194,6 +219,15 @@ def resample(
         fill: value outside the field of `source`.
     Returns: array of `target.shape`: float32 for order 1, the type of `array` for order 0.
     Raises: ValueError: if the shape of `array` is not that of `source`, or `order` is not 0 or 1.
+
+    Example:
+        >>> source = Grid((2, 1, 1), np.eye(4))
+        >>> fine = Grid((5, 1, 1), np.diag([0.5, 1.0, 1.0, 1.0]))
+        >>> values = np.array([0, 10], dtype=np.int16).reshape(2, 1, 1)
+        >>> resample(values, source, fine, order=1, fill=-1).ravel().tolist()
+        [0.0, 5.0, 10.0, 10.0, -1.0]
+        >>> resample(values, source, fine, order=0, fill=-1).ravel().tolist()
+        [0, 10, 10, 10, -1]
     """
     if array.shape != source.shape:
         raise ValueError(f"The array has shape {array.shape}, but its grid has {source.shape}.")

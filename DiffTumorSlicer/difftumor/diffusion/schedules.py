@@ -24,6 +24,10 @@ def cosine_betas(length: int, max_beta: float = MAX_BETA) -> Tensor:
         max_beta: largest beta.
     Returns: betas, float64 (T,), increasing, at most `max_beta`.
     Raises: ValueError: if length < 1.
+
+    Example:
+        >>> [round(beta, 4) for beta in cosine_betas(4).tolist()]  # T = 4 of DiffTumor's early models
+        [0.153, 0.417, 0.7079, 0.9999]
     """
     if length < 1:
         raise ValueError(f"A schedule has at least 1 step; got length={length}.")
@@ -41,6 +45,12 @@ def linear_betas(length: int) -> Tensor:
         length: number of diffusion steps T, at least 21 (each beta must stay below 1).
     Returns: betas, float64 (T,), from 1e-4 to 2e-2 for T = 1000.
     Raises: ValueError: if length is too small.
+
+    Example:
+        >>> [round(beta, 6) for beta in linear_betas(1000)[[0, -1]].tolist()]
+        [0.0001, 0.02]
+        >>> [round(beta, 6) for beta in linear_betas(100)[[0, -1]].tolist()]
+        [0.001, 0.2]
     """
     if length < 21:
         raise ValueError(f"A linear schedule has at least 21 steps; got length={length}.")
@@ -85,6 +95,11 @@ class Levels:
         """Level L nearest to a noise level N in original steps: L = N K / T, 1 <= L <= K - 1.
 
         Raises: ValueError: N is below 1 or not below T.
+
+        Example:
+            >>> levels = respace(linear_betas(1000), 100)
+            >>> levels.level_of(250), levels.level_of(1), levels.level_of(999)
+            (25, 1, 99)
         """
         if not 1 <= noise_level < self.length:
             raise ValueError(
@@ -104,6 +119,12 @@ def respace(betas: Tensor, steps: int) -> Levels:
         betas: float64 (T,).
         steps: number of levels K, 2 <= K <= T.
     Raises: ValueError: steps is out of range.
+
+    Example:
+        >>> respace(linear_betas(1000), 4).timesteps
+        (0, 250, 500, 750)
+        >>> respace(linear_betas(1000), 3).timesteps
+        (0, 333, 666)
     """
     length = len(betas)
     if not 2 <= steps <= length:
@@ -198,6 +219,12 @@ class Schedule:
             t: int64 (B,), 0 <= t < length.
             noise: standard normal, shape of x_0.
         Returns: x_t, shape and dtype of x_0.
+
+        Example: alpha_bar = 0.64 keeps 0.8 of the image and adds 0.6 of the noise.
+            >>> schedule = Schedule.from_betas(torch.tensor([0.36, 0.5], dtype=torch.float64))
+            >>> image, noise = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+            >>> [round(x, 4) for x in schedule.q_sample(image, torch.tensor([0]), noise)[0].tolist()]
+            [0.8, 0.6]
         """
         shape = (-1,) + (1,) * (x_0.ndim - 1)
         signal, sigma = (
