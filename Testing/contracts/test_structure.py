@@ -145,7 +145,7 @@ def test_no_file_of_the_project_is_real_data_or_foreign_weights():
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    allowed = ("Testing/parity/", "DiffTumorSlicer/Resources/Models/")
+    allowed = ("Testing/parity/", "Testing/saved_by_", "DiffTumorSlicer/Resources/Models/")
     heavy = (
         ".nii",
         ".nii.gz",
