@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("grids", "ellipsoids", "diffusion.schedules", "measuring.metrics")
+MODULES = ("grids", "images.resampling", "ellipsoids", "diffusion.schedules", "measuring.metrics")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
-from difftumor.grids import Grid, GridError, covering_box, crop_grid, resample
+from difftumor.grids import Grid, GridError, crop_grid
+from difftumor.images.resampling import covering_box, resample
 
 
 def affine_of(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), turn_deg=(0.0, 0.0, 0.0), shear=0.0):

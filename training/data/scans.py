@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftumor import phantom
-from difftumor.grids import Grid, resample
+from difftumor.grids import Grid
+from difftumor.images.resampling import resample
 from difftumor.images.volumes import parse_mask_argument, read_volume
 from difftumor.measuring.lesions import early_tumor_labels
 from difftumor.synthesis.blending import to_unit

@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from difftumor.anomaly.slices import SliceFormat, prepare_ct, prepare_mr
 from difftumor.anomaly.stack import SliceStack
-from difftumor.grids import Grid, resample
+from difftumor.grids import Grid
+from difftumor.images.resampling import resample
 from training.data.slice_sets import PatientSlices
 from training.data.slice_sources import Patient
 from training.loop.config import check_ranges, limited

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vtk.util.numpy_support import numpy_to_vtk
 
 from difftumor.ellipsoids import Box
-from difftumor.grids import Grid, GridError, covering_box, resample
+from difftumor.grids import Grid, GridError
+from difftumor.images.resampling import covering_box, resample
 from DiffTumorSlicerLib.scene.geometry import SceneError, to_array, to_world
 from DiffTumorSlicerLib.scene.volume_nodes import array_of, place_beside, volume_grid
 from DiffTumorSlicerLib.translation import tr as _

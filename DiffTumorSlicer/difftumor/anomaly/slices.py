@@ -25,13 +25,14 @@ from difftumor.anomaly.layout import (
     slice_of,
 )
 from difftumor.anomaly.stack import SliceStack
-from difftumor.grids import Grid, covering_box, resample
+from difftumor.grids import Grid
 from difftumor.images.mr import (
     REGISTRATION_ADVICE,
     channels_of,
     find_brain,
     value_range,
 )
+from difftumor.images.resampling import covering_box, resample
 from difftumor.images.sequences import sequence_of
 from difftumor.parameters import Plane
 

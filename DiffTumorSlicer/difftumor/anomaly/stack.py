@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftumor.anomaly.layout import PLANES, slice_box
-from difftumor.grids import Box, Grid, covering_box, resample
+from difftumor.grids import Box, Grid
+from difftumor.images.resampling import covering_box, resample
 from difftumor.parameters import Plane
 
 

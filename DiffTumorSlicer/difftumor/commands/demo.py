@@ -18,9 +18,10 @@ from difftumor.commands.demo_anomaly import show, trials
 from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter, say
-from difftumor.grids import Grid, crop_grid, resample
+from difftumor.grids import Grid, crop_grid
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.pictures import before_and_after
+from difftumor.images.resampling import resample
 from difftumor.images.volumes import read_volume
 from difftumor.parameters import MODELLED, ORGAN_LABELS
 from difftumor.phantom import make_abdomen

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from difftumor.grids import Grid, crop_grid, resample
+from difftumor.grids import Grid, crop_grid
+from difftumor.images.resampling import resample
 
 ABDOMEN_WINDOW = (-160.0, 240.0)  # width 400, level 40
 LIVER_WINDOW = (20.0, 180.0)

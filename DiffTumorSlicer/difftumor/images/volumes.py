@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.grids import Grid, GridError, covering_box, resample
+from difftumor.grids import Grid, GridError
 from difftumor.images.ct_warnings import ct_warnings
 from difftumor.images.dicom_series import read_dicom
 from difftumor.images.dicom_slices import is_dicom
 from difftumor.images.files import Storage, Volume, VolumeError, VolumeWriteError
 from difftumor.images.itk import ITK_READERS, read_itk, write_itk
 from difftumor.images.nifti import NIFTI_SUFFIXES, read_nifti, write_nifti
+from difftumor.images.resampling import covering_box, resample
 
 __all__ = [
     "Storage",

@@ -15,7 +15,8 @@ from scipy import ndimage
 from difftumor.anomaly.layout import AXIS_NAMES, slice_box
 from difftumor.anomaly.slices import low_pass
 from difftumor.anomaly.stack import SliceStack
-from difftumor.grids import Grid, resample
+from difftumor.grids import Grid
+from difftumor.images.resampling import resample
 
 MOST_LABEL = 255
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.grids import Grid, covering_box, crop_grid, resample
+from difftumor.grids import Grid, crop_grid
+from difftumor.images.resampling import covering_box, resample
 from difftumor.reader_study.study import StudyError
 
 AIR_HU = -1024

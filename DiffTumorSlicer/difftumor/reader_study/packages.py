@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from difftumor.grids import resample
+from difftumor.images.resampling import resample
 from difftumor.images.volumes import read_volume
 from difftumor.reader_study.choosing import Choice, Plan, Showing, choose, order_for, truth_of
 from difftumor.reader_study.key import KEY_FILE, READERS, Key, KeyCase, KeyShowing, Study

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftumor.grids import Box, Grid, resample
+from difftumor.grids import Box, Grid
+from difftumor.images.resampling import resample
 from difftumor.parameters import SegmentationParameters
 from difftumor.provenance import image_hash
 from difftumor.segmentation.windows import plan_windows, predict_windows

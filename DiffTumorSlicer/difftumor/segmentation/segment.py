@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.grids import Box, Grid, resample
+from difftumor.grids import Box, Grid
+from difftumor.images.resampling import resample
 from difftumor.measuring.lesions import equivalent_diameter_mm
 from difftumor.measuring.tables import LesionRow, measure_rows, number_lesions
 from difftumor.parameters import SegmentationParameters

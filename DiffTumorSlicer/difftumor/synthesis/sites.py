@@ -16,7 +16,8 @@ from difftumor.ellipsoids import (
     half_extent_mm,
     rotation_matrix,
 )
-from difftumor.grids import Grid, covering_box, crop_grid, resample
+from difftumor.grids import Grid, crop_grid
+from difftumor.images.resampling import covering_box, resample
 from difftumor.parameters import Ellipsoid, SynthesisParameters, to_dict
 from difftumor.synthesis.shapes import TumorShape, lesion_mask, sample_lesions
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftumor.ellipsoids import Box
-from difftumor.grids import Grid, covering_box, crop_grid, resample
+from difftumor.grids import Grid, crop_grid
+from difftumor.images.resampling import covering_box, resample
 from difftumor.parameters import SynthesisParameters
 from difftumor.synthesis import blending
 from difftumor.synthesis.shapes import TumorShape

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difftumor.grids import Grid, resample
+from difftumor.grids import Grid
+from difftumor.images.resampling import resample
 from difftumor.measuring.tables import (
     longest_axial_diameter,
     measure_rows,

@@ -15,7 +15,8 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from difftumor.grids import Grid, resample
+from difftumor.grids import Grid
+from difftumor.images.resampling import resample
 from difftumor.parameters import SegmentationParameters
 from difftumor.segmentation.model import load_segmentation_models
 from difftumor.segmentation.segment import segment
