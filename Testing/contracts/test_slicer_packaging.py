@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from Testing.contracts.looping import each
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DiffTumorSlicer"
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
@@ -214,7 +216,7 @@ def test_metadata_that_left_the_template_is_not_there():
     assert "## NEXT_MODULE" in CMAKE
 
 
-@pytest.mark.parametrize(
+@each(
     "path", ["Resources/DiffTumorSlicer.png", "DiffTumorSlicer/Resources/Icons/DiffTumorSlicer.png"]
 )
 def test_the_icon_is_a_png_of_128_by_128(path):
@@ -238,7 +240,7 @@ def test_the_tutorial_shows_every_picture_and_all_are_small():
         assert (ROOT / "Resources" / name).stat().st_size <= 150_000, name
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         # Extensions Index, questions of the review (specs/slicer.md 1.1) and sections of 1.4.
@@ -251,7 +253,7 @@ def test_the_readme_answers_what_reviewers_ask(words):
     assert words in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
+@each(
     "file",
     [
         "README.md",

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from Testing.contracts.looping import each
 from Testing.contracts.slicer_sources import (
     LIBRARY,
     MODULE_FILE,
@@ -86,21 +87,21 @@ def test_there_is_something_to_read():
     assert len(SOURCES) > 10
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_only_the_panels_and_the_module_file_know_qt(path):
     roots = {found.module.split(".")[0] for found in imports(path)}
     assert path in WITH_QT or not roots & QT
     assert "PySide6" not in roots
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_nothing_third_party_is_imported_at_file_scope(path):
     roots = {found.module.split(".")[0] for found in imports(path) if found.at_file_scope}
     allowed = AT_FILE_SCOPE | set(sys.stdlib_module_names) | (QT if path in WITH_QT else set())
     assert roots - allowed == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_what_is_imported_late_is_known_and_never_torch(path):
     roots = {found.module.split(".")[0] for found in imports(path)}
     allowed = AT_FILE_SCOPE | QT | set(sys.stdlib_module_names) | set(UNREAD_MODULES)
@@ -108,7 +109,7 @@ def test_what_is_imported_late_is_known_and_never_torch(path):
     assert roots - allowed == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_names_imported_from_slicer_exist(path):
     for found in imports(path):
         if found.module in ("slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper", "slicer.i18n",
@@ -119,7 +120,7 @@ def test_names_imported_from_slicer_exist(path):
             assert [n for n in found.names if n not in known and not hasattr(slicer, n)] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_everything_used_of_the_slicer_namespace_exists(path):
     wrong = []
     plain = set(python_names("slicer (attributes that are not vtk*, qMRML*, qSlicer*)"))
@@ -139,7 +140,7 @@ def test_everything_used_of_the_slicer_namespace_exists(path):
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_slicer_functions_are_called_with_arguments_that_they_have(path):
     wrong = []
     for chain, call in calls(path):
@@ -161,7 +162,7 @@ def test_slicer_functions_are_called_with_arguments_that_they_have(path):
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_members_of_the_application_that_are_asked_for_by_name_exist(path):
     wrong = []
     for chain, call in calls(path):
@@ -179,7 +180,7 @@ def _parameters(signature: str) -> list[str]:
     return [part.split(":")[0].split("=")[0].strip(" ()*") for part in head.split(",")]
 
 
-@pytest.mark.parametrize("path", WITH_QT, ids=short)
+@each("path", WITH_QT)
 def test_qt_classes_and_their_members_exist(path):
     wrong = [
         f"{short(path)}:{node.lineno} {chain}"
@@ -200,7 +201,7 @@ def _is_in_qt(name: str, member: str = "") -> bool:
     return name in QT_5_CLASSES and (not member or hasattr(kind, member))
 
 
-@pytest.mark.parametrize("path", WITH_QT, ids=short)
+@each("path", WITH_QT)
 def test_signals_are_connected_by_a_signature_that_exists(path):
     every = {s for name in api.read()["widgets"] for s in api.signal_signatures(name)}
     wrong = []
@@ -224,7 +225,7 @@ def test_signals_are_connected_by_a_signature_that_exists(path):
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", WITH_QT, ids=short)
+@each("path", WITH_QT)
 def test_nobody_asks_whether_something_is_an_instance_of_a_qt_class(path):
     # PythonQt does not reproduce Qt's class hierarchy: isinstance(slicer.qSlicerWidget(), qt.QWidget) is
     # False (specs/slicer.md, II.6).
@@ -237,7 +238,7 @@ def test_nobody_asks_whether_something_is_an_instance_of_a_qt_class(path):
     assert asked == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_nothing_deprecated_or_broken_is_used(path):
     # specs/slicer.md, section 0.
     text = path.read_text(encoding="utf-8")
@@ -249,7 +250,7 @@ def test_nothing_deprecated_or_broken_is_used(path):
     assert [word for word in words if word in text and word not in allowed] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_strings_for_people_are_translated_whole(path):
     # `_(f"...")` cannot be translated: the string differs at each call.
     formatted = [
@@ -264,7 +265,7 @@ def test_strings_for_people_are_translated_whole(path):
 SENTENCE = re.compile(r"""["“A-Z{].* .*[.…?:]$""", re.DOTALL)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_no_sentence_for_people_escapes_translation(path):
     tree = tree_of(path)
     said = [
@@ -301,7 +302,7 @@ def _words_of(node: ast.AST) -> str:
     return node.value if is_text else ""
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@each("path", SOURCES)
 def test_the_name_that_translates_is_not_taken_for_anything_else(path):
     taken = [n.lineno for n in ast.walk(tree_of(path)) if isinstance(n, ast.Name) and n.id == "_"
              and isinstance(n.ctx, ast.Store)]  # fmt: skip

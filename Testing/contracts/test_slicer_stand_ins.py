@@ -14,6 +14,7 @@ pytest.importorskip("slicer", reason="needs slicer-core")
 from PySide6 import QtCore, QtWidgets
 
 from Testing import slicer_stand_in
+from Testing.contracts.looping import each
 from Testing.slicer_stand_in import api, ctk_module, functions
 from Testing.slicer_stand_in.parameter_node_wrapper import NAMES
 
@@ -79,7 +80,7 @@ def test_the_description_stays_small():
     assert api.API_FILE.stat().st_size < 250_000
 
 
-@pytest.mark.parametrize("name", STAND_INS)
+@each("name", list(STAND_INS))
 def test_a_stand_in_has_nothing_that_the_real_class_has_not(name):
     invented = {
         key
@@ -91,7 +92,7 @@ def test_a_stand_in_has_nothing_that_the_real_class_has_not(name):
     assert invented == set()
 
 
-@pytest.mark.parametrize("name", STAND_INS)
+@each("name", list(STAND_INS))
 def test_properties_have_the_real_types_and_are_settable_where_the_real_ones_are(name):
     real = api.described(name).get("properties", {})
     meta = STAND_INS[name].staticMetaObject
@@ -106,7 +107,7 @@ def test_properties_have_the_real_types_and_are_settable_where_the_real_ones_are
             assert member.fset is None, key
 
 
-@pytest.mark.parametrize("name", STAND_INS)
+@each("name", list(STAND_INS))
 def test_signals_have_the_real_signatures(name):
     real = api.signal_signatures(name)
     for key, member in own_members(STAND_INS[name]).items():
@@ -126,7 +127,7 @@ def test_signals_have_the_real_signatures(name):
             assert fitting, f"{name}.{overload}"
 
 
-@pytest.mark.parametrize("name", STAND_INS)
+@each("name", list(STAND_INS))
 def test_functions_are_slots_or_are_seen_from_python(name):
     entry = api.described(name)
     seen = set(entry.get("python", ())) | api.names_of(entry.get("slots", []))

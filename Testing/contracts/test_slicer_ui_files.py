@@ -10,6 +10,7 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 pytest.importorskip("slicer", reason="needs slicer-core")
 
 from Testing import slicer_stand_in
+from Testing.contracts.looping import each
 from Testing.contracts.slicer_sources import (
     ALL_WIDGETS,
     MODULE,
@@ -46,7 +47,7 @@ def test_there_are_ui_files():
     assert BOUND
 
 
-@pytest.mark.parametrize("widget", BOUND, ids=lambda w: f"{w.file}:{w.name}")
+@each("widget", BOUND, lambda w: f"{w.file}:{w.name}")
 def test_every_bound_widget_can_show_its_parameter(parameters, widget):
     from Testing.slicer_stand_in.gui_connectors import kinds_of
 
@@ -54,7 +55,7 @@ def test_every_bound_widget_can_show_its_parameter(parameters, widget):
     assert kinds_of(widget.kind, kind), f"{widget.kind} has no connector for {kind}"
 
 
-@pytest.mark.parametrize("widget", BOUND, ids=lambda w: f"{w.file}:{w.name}")
+@each("widget", BOUND, lambda w: f"{w.file}:{w.name}")
 def test_a_32_bit_box_is_bound_to_what_fits_into_it(parameters, widget):
     from slicer.parameterNodeWrapper import WithinRange, findFirstAnnotation, splitAnnotations
 
@@ -100,7 +101,7 @@ def test_every_member_of_a_widget_that_the_code_uses_is_one_of_the_real_class():
     assert wrong == set()
 
 
-@pytest.mark.parametrize("path", UI_FILES, ids=lambda path: path.name)
+@each("path", UI_FILES)
 def test_every_widget_that_shows_nodes_gets_the_scene(path):
     top, *inner = [widget for widget in ALL_WIDGETS if widget.file == path.name]
     given = {
@@ -114,7 +115,7 @@ def test_every_widget_that_shows_nodes_gets_the_scene(path):
     assert top.kind == "qMRMLWidget"
 
 
-@pytest.mark.parametrize("path", UI_FILES, ids=lambda path: path.name)
+@each("path", UI_FILES)
 def test_connections_in_a_ui_file_exist_in_the_real_classes(path):
     for connection in connections_of(path):
         sender, receiver = (WIDGET_KINDS[connection[end]] for end in ("sender", "receiver"))
@@ -122,7 +123,7 @@ def test_connections_in_a_ui_file_exist_in_the_real_classes(path):
         assert connection["slot"] in (api.described(receiver) or {}).get("slots", [])
 
 
-@pytest.mark.parametrize("widget", ALL_WIDGETS, ids=lambda w: f"{w.file}:{w.name}")
+@each("widget", ALL_WIDGETS, lambda w: f"{w.file}:{w.name}")
 def test_a_ui_file_sets_only_properties_of_the_real_class(widget):
     assert api.described(widget.kind) is not None, f"{widget.kind} is not described in api.json"
     own = {"SlicerParameterName", "buddy"}  # the latter is Qt Designer's own word for a label

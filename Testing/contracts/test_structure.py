@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from Testing.contracts.looping import each
+
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "DiffTumorSlicer" / "difftumor"
 
@@ -58,10 +60,16 @@ def module_name(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
+# Every page that people read.
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in (ROOT, ROOT / "docs", ROOT / "training", ROOT / "release")
+    for path in sorted(folder.glob("*.md"))
+]
 MODULES = {module_name(path): path for path in sorted(ENGINE.rglob("*.py"))}
 
 
-@pytest.mark.parametrize("name", MODULES)
+@each("name", list(MODULES))
 def test_the_engine_knows_neither_slicer_nor_qt_nor_the_training_programs(name):
     roots = {imported.split(".")[0] for imported in imports_of(MODULES[name])}
     assert not roots & {
@@ -161,9 +169,7 @@ def test_no_file_of_the_project_is_real_data_or_foreign_weights():
     assert [name for name in tracked if name.endswith(heavy) and not name.startswith(allowed)] == []
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
-)
+@each("page", PAGES)
 def test_no_link_of_the_documents_is_dead(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)
@@ -171,10 +177,7 @@ def test_no_link_of_the_documents_is_dead(page):
     assert missing == []
 
 
-@pytest.mark.parametrize(
-    "page",
-    ["README.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))],
-)
+@each("page", PAGES)
 def test_no_merge_is_left_half_done(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert re.findall(r"^(?:<<<<<<<|>>>>>>>) .*$", text, flags=re.MULTILINE) == []
