@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from difftumor.remedies import Remedy, with_remedy
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,15 +38,17 @@ def resolve_device(
     known = available_devices()
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in known:
-        raise DeviceError(
-            f"device {name!r} is not available here; this machine has {', '.join(known)}. "
-            "Choose one of these, or run `difftumor doctor` to see why."
+        raise with_remedy(
+            DeviceError(
+                f"device {name!r} is not available here; this machine has {', '.join(known)}."
+            ),
+            Remedy("other_device"),
         )
     result = probe(wanted)
     if not result["ok"]:
-        raise DeviceError(
-            f"device {name!r} is present but cannot compute ({result['reason']}). Update the driver or "
-            "install a PyTorch build for this card; --device cpu works meanwhile, more slowly."
+        raise with_remedy(
+            DeviceError(f"device {name!r} is present but cannot compute ({result['reason']})."),
+            Remedy("repair_device"),
         )
     return torch.device(wanted)
 

@@ -13,6 +13,7 @@ import torch
 
 from difftumor.devices import available_devices, probe
 from difftumor.provenance import versions
+from difftumor.remedies import Advice, Remedy
 from difftumor.synthesis.sites import NEEDED_MEMORY_GB
 from difftumor.weights import models
 
@@ -23,7 +24,7 @@ def examine() -> dict[str, Any]:
     """Examine the machine.
 
     Returns: JSON-ready: versions, system, devices, memory_gb, disk_gb, models, problems (sentences with
-    a remedy each; empty when all is well).
+    a remedy each; empty when all is well), advice (the same as `Advice.to_json` tells it).
     """
     memory = psutil.virtual_memory()
     folder = models.models_folder()
@@ -42,32 +43,46 @@ def examine() -> dict[str, Any]:
         "disk_free_gb": round(free_disk, 1),
         "models": [row["id"] for row in models.list_models() if row["installed"]],
     }
-    problems = [
-        f"{d['device']} is present but cannot compute: {d['reason']}. Update its driver or install a PyTorch "
-        "build for it."
+    advice = [
+        Advice(
+            f"{d['device']} is present but cannot compute: {d['reason']}. Update its driver or install a "
+            "PyTorch build for it."
+        )
         for d in devices
         if not d["ok"]
     ]
     if not any(d["device"] != "cpu" for d in devices):
-        problems.append(
-            "No GPU was found; everything runs on the CPU (an early tumor takes seconds, training is slow)."
+        advice.append(
+            Advice(
+                "No GPU was found; everything runs on the CPU (an early tumor takes seconds, training is "
+                "slow)."
+            )
         )
     if memory.available / 1e9 < NEEDED_MEMORY_GB:
-        problems.append(
-            f"Only {memory.available / 1e9:.1f} GB of memory are free; {NEEDED_MEMORY_GB:g} GB are needed. "
-            "Close other programs."
+        advice.append(
+            Advice(
+                f"Only {memory.available / 1e9:.1f} GB of memory are free; {NEEDED_MEMORY_GB:g} GB are "
+                "needed. Close other programs."
+            )
         )
     if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        problems.append(
-            f"The models folder {folder} is not a folder that can be written. Correct that, or "
-            "set DIFFTUMOR_HOME to another disk."
+        advice.append(
+            Advice(
+                f"The models folder {folder} is not a folder that can be written.",
+                Remedy("models_folder"),
+            )
         )
     if free_disk < NEEDED_DISK_GB:
-        problems.append(
-            f"Only {free_disk:.1f} GB are free on the disk of {folder}. Free some, or set DIFFTUMOR_HOME to "
-            "another disk."
+        advice.append(
+            Advice(
+                f"Only {free_disk:.1f} GB are free on the disk of {folder}.", Remedy("models_disk")
+            )
         )
-    return {**report, "problems": problems}
+    return {
+        **report,
+        "problems": [str(each) for each in advice],
+        "advice": [each.to_json() for each in advice],
+    }
 
 
 def _describe(name: str) -> dict[str, Any]:

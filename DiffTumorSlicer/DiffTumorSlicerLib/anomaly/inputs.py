@@ -12,7 +12,7 @@ from difftumor.images.mr import check_same_geometry
 from difftumor.images.sequences import SEQUENCES, TITLES, sequence_of
 from DiffTumorSlicerLib.anomaly.models import AnomalyModel
 from DiffTumorSlicerLib.jobs.jobs import SessionError
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.scene.geometry import has_nonlinear_parent
 from DiffTumorSlicerLib.scene.volume_nodes import modality_of, volume_array, volume_grid
 from DiffTumorSlicerLib.translation import tr as _
@@ -83,7 +83,7 @@ def check_images(images: Mapping[str, Any], model: AnomalyModel) -> None:
     try:
         check_same_geometry({f'"{node.GetName()}"': volume_grid(node) for node in nodes})
     except AnomalyError as error:
-        raise SessionError(in_panel_words(str(error))) from error
+        raise SessionError(sentence_of(error)) from error
 
 
 def bent(images: Iterable[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from DiffTumorSlicerLib.anomaly.request import PANEL, TASK, AnomalyWish
 from DiffTumorSlicerLib.anomaly.results import HeatMap, add_map, live_map_of
 from DiffTumorSlicerLib.jobs.inputs import sidecar, watch
 from DiffTumorSlicerLib.jobs.jobs import Answer, Arrays, Job, Outcome
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import capitalized
 from DiffTumorSlicerLib.scene.slice_ranges import normal_axis
 from DiffTumorSlicerLib.translation import tr as _
 
@@ -74,7 +74,7 @@ def sweep_job(scene: Any, asked: AnomalyWish, packs: Sequence[AnomalyParameters]
             heat = _heat(asked, pack, answer)
             values = int(pack.noise_level or 0), float(pack.guidance_scale or 0.0)
             cells.append(Cell(*values, asked.indices[0], heat, asked.case.source))
-        notes = [in_panel_words(n) for answer in answers for n in answer.metadata.get("notes", [])]
+        notes = [capitalized(n) for answer in answers for n in answer.metadata.get("notes", [])]
         left = len(packs) - len(cells)
         sentence = (
             _("{count} of {total} pictures are ready; the rest was cancelled.").format(
@@ -186,7 +186,7 @@ def _outcome(node: Any, heat: HeatMap, facts: dict[str, Any], live: bool) -> Out
         sentence = _('{marked} of {count} slices are marked in "{name}".').format(
             marked=len(marked), count=count, name=node.GetName()
         )
-    notes = tuple(dict.fromkeys(in_panel_words(note) for note in facts.get("notes", [])))
+    notes = tuple(dict.fromkeys(capitalized(note) for note in facts.get("notes", [])))
     report = {"kind": "live" if live else "map", "slices": count}
     return Outcome(sentence, (node.GetID(),), notes, report)
 

@@ -24,7 +24,7 @@ from difftumor.worker.protocol import (
     SupersededEvent,
 )
 from DiffTumorSlicerLib.jobs.states import Board, JobState
-from DiffTumorSlicerLib.jobs.wording import in_panel_words, sentence_of
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.translation import tr as _
 
@@ -208,7 +208,7 @@ class WorkerJobs:
                 job.task, parameters, job.arrays(), panel=job.panel
             )
         except (ProtocolError, RuntimeError) as error:  # WorkerError is a RuntimeError
-            raise SessionError(in_panel_words(str(error))) from error
+            raise SessionError(sentence_of(error)) from error
 
     def _receive(self, event: Event) -> None:
         number = getattr(event, "id", None)
@@ -317,7 +317,7 @@ def explain(error: Exception) -> dict[str, str]:
             "The memory was not enough to show the result. Close other programs or volumes, then try again."
         )
     elif isinstance(error, (ValueError, OSError, RuntimeError)) and str(error):
-        sentence = in_panel_words(str(error))
+        sentence = sentence_of(error)
     else:
         sentence = _(
             "A fault of the program ({kind}) stopped this. Try again; if it happens again, "

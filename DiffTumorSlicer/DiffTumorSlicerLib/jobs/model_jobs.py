@@ -11,7 +11,7 @@ from difftumor.weights import models
 from difftumor.weights.models import Identification, ModelError
 from difftumor.worker.protocol import Cancelled
 from DiffTumorSlicerLib.jobs.jobs import Board, SessionError, explain
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.translation import tr as _
 
 Report = Callable[[int, int], None]
@@ -107,7 +107,7 @@ class ModelJobs:
                 "sentence": _("Cancelled. A download goes on from here next time."),
             }
         except ModelError as error:
-            end = {"kind": "failed", "sentence": in_panel_words(str(error))}
+            end = {"kind": "failed", "sentence": sentence_of(error)}
         except Exception as error:  # noqa: BLE001 -- a panel never meets a traceback
             end = {"kind": "failed", **explain(error)}
         self._end = end

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from difftumor.parameters import MODELLED
+from difftumor.remedies import Advice
 from difftumor.weights import models
 from difftumor.weights.models import ModelError
 from DiffTumorSlicerLib.jobs.jobs import SessionError
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.translation import tr as _
 
 ONE_BY_ONE_UP_TO = 10  # models with so few steps take them all; `steps` means nothing to them
@@ -73,8 +74,8 @@ def check_model(model: str, task: str, purpose: str) -> None:
                 title=row["title"], task=row["task"] or _("another task"), purpose=purpose
             )
         )
-    if row["problem"]:
-        raise SessionError(in_panel_words(row["problem"]))
+    if row["advice"]:
+        raise SessionError(sentence_of(Advice.from_json(row["advice"])))
     if not row["installed"]:
         raise SessionError(
             _(

@@ -16,6 +16,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from difftumor.worker.bridge import Bridge
 from difftumor.worker.protocol import ErrorEvent, ResultEvent
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 
 SEED = 20001  # none of those that models are trained on
 SPACING_MM = (1.0, 1.0, 2.0)
@@ -89,7 +90,7 @@ class PhantomMaker:
                 return add_phantom(self._scene, arrays, event.metadata, name)
             if isinstance(event, ErrorEvent) and event.id is not None:
                 self.close()
-                raise PhantomError(" ".join(filter(None, (event.message, event.hint))))
+                raise PhantomError(sentence_of(event))
         return None
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from DiffTumorSlicerLib.jobs.inputs import as_parameters, sidecar, watch
 from DiffTumorSlicerLib.jobs.jobs import Answer, Job, Outcome, SessionError
 from DiffTumorSlicerLib.jobs.models import check_model
 from DiffTumorSlicerLib.jobs.room import check_free
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import capitalized
 from DiffTumorSlicerLib.scene.segments import box_of
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array
 from DiffTumorSlicerLib.segmentation.measuring import rows_of
@@ -322,7 +322,7 @@ def _shown(scene: Any, case: Case, made: Segmented, answer: Answer) -> Outcome:
         sentence = _("The other slices are segmented: {volume} ml in all.").format(
             volume=f"{volume:.1f}"
         )
-    notes = tuple(dict.fromkeys(in_panel_words(note) for note in facts.get("notes", [])))
+    notes = tuple(dict.fromkeys(capitalized(note) for note in facts.get("notes", [])))
     windows = (facts.get("windows") or {}).get("computed", 0)
     report = {"kind": made.kind, "windows": windows, "learned": facts.get("learned") is not None}
     return Outcome(sentence, (node.GetID(),), notes, report)

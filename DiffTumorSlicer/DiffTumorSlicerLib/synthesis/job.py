@@ -12,7 +12,7 @@ import numpy as np
 from difftumor.parameters import SynthesisParameters, to_dict
 from DiffTumorSlicerLib.jobs.inputs import image_facts, segment_facts, sidecar, watch
 from DiffTumorSlicerLib.jobs.jobs import Answer, Job, Outcome
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import capitalized
 from DiffTumorSlicerLib.scene.results import (
     VARIANT_NAME,
     VARIANTS,
@@ -118,7 +118,7 @@ def _outcome(scene: Any, nodes: list[Any], tumors: list[Tumor]) -> Outcome:
     else:
         said = _('{count} synthetic tumors of {volume:.2f} ml are in "{name}".')
     sentence = said.format(count=len(lesions), volume=volume, name=nodes[0].GetName())
-    notes = [in_panel_words(n) for tumor in tumors for n in tumor.sidecar["result"]["notes"]]
+    notes = [capitalized(n) for tumor in tumors for n in tumor.sidecar["result"]["notes"]]
 
     def show_in_3d() -> None:
         for node in nodes:

@@ -17,7 +17,7 @@ from DiffTumorSlicerLib.jobs.host import Host
 from DiffTumorSlicerLib.jobs.inputs import as_parameters
 from DiffTumorSlicerLib.jobs.jobs import SessionError
 from DiffTumorSlicerLib.jobs.room import check_free
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.scene.results import (
     input_of,
     is_result,
@@ -162,7 +162,7 @@ def _check_place(asked: Wish) -> None:
     try:
         sites_of(asked.grid, organ, parameters)
     except SynthesisError as error:
-        raise SessionError(in_panel_words(str(error))) from error
+        raise SessionError(sentence_of(error)) from error
     if organ is None or not parameters.clip_to_organ:
         return
     placed = parameters.ellipsoid

@@ -30,6 +30,7 @@ from difftumor.diffusion.schedules import Levels, guided_betas, respace
 from difftumor.networks.guided_classifier import GuidedClassifier
 from difftumor.networks.guided_unet import GuidedUNet
 from difftumor.parameters import ANOMALY_RECOMMENDED
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.checkpoints import read_checkpoint
 from difftumor.weights.models import ModelError, file_sha256, find_model
 
@@ -327,9 +328,9 @@ def load_anomaly_model(
         checkpoint = read_checkpoint(installed.path, expect="guided_diffusion_pair")
         card = checkpoint.facts.get("card")
         if card is None or card["task"] != "anomaly":
-            raise ModelError(
-                f"{installed.path} is no anomaly model. Choose a model folder whose card names the task "
-                "anomaly; `difftumor models list` shows them."
+            raise with_remedy(
+                ModelError(f"{installed.path} is no anomaly model: its card does not say so."),
+                Remedy("choose_model", {"task": "anomaly"}),
             )
         unet, classifier = networks_from(checkpoint.tensors, card, str(installed.path))
         facts = {

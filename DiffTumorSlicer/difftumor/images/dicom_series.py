@@ -32,6 +32,7 @@ from difftumor.images.dicom_slices import (
 )
 from difftumor.images.files import Volume, VolumeError, smallest_integer
 from difftumor.images.itk import LPS_TO_RAS, itk_reason, quiet_itk
+from difftumor.remedies import Remedy, with_remedy
 
 # Positions are decimal text, often rounded to 0.1 mm: a slice may be off by this share of the step
 # between slices.
@@ -302,10 +303,12 @@ def _pixels(where: str, stack: list[Slice]) -> NDArray[Any]:
             image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
         syntax = find_tag(stack[0].path, TRANSFER_SYNTAX) or "unknown"
-        raise VolumeError(
-            f"{where} cannot be decoded: {itk_reason(error)}. A file is damaged or its "
-            f"compression (transfer syntax {syntax}) is not supported. Copy the series again, or "
-            "decompress it (gdcmconv --raw, dcmdjpeg)."
+        raise with_remedy(
+            VolumeError(
+                f"{where} cannot be decoded: {itk_reason(error)}. A file is damaged or its "
+                f"compression (transfer syntax {syntax}) is not supported."
+            ),
+            Remedy("decompress"),
         ) from error
     array = sitk.GetArrayFromImage(image).transpose()
     if array.shape != (*stack[0].shape[:2], len(stack)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from difftumor.images.staging import staged
 from difftumor.images.volumes import VolumeError, check_output
+from difftumor.remedies import Remedy, with_remedy
 
 __all__ = ["check_outputs", "staged"]
 
@@ -35,9 +36,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, overwrite:
                     "or choose another."
                 )
             if path.exists() and not overwrite:
-                raise FileExistsError(
-                    f"{path} exists already. Choose another name, or add --overwrite."
-                )
+                raise with_remedy(FileExistsError(f"{path} exists already."), Remedy("overwrite"))
         else:
             check_output(path, overwrite, None)
         if any(

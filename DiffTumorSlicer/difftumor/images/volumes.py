@@ -26,6 +26,7 @@ from difftumor.images.files import Storage, Volume, VolumeError, VolumeWriteErro
 from difftumor.images.itk import ITK_READERS, read_itk, write_itk
 from difftumor.images.nifti import NIFTI_SUFFIXES, read_nifti, write_nifti
 from difftumor.images.resampling import covering_box, resample
+from difftumor.remedies import Remedy, with_remedy
 
 __all__ = [
     "Storage",
@@ -248,9 +249,7 @@ def check_output(path: Path, overwrite: bool, source: Path | None) -> None:
             f"The output {path} is the input itself, which is never changed. Choose another name."
         )
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(
-            f"{path} exists already. Choose another name, or overwrite it (--overwrite)."
-        )
+        raise with_remedy(FileExistsError(f"{path} exists already."), Remedy("overwrite"))
 
 
 def _select(path: Path | str, array: NDArray[Any], label: int | None) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from difftumor.devices import resolve_device
 from difftumor.diffusion.schedules import Schedule, guided_betas
 from difftumor.learning.pixel_features import FeatureChoice, block_features
 from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.cards import ModelError
 from difftumor.weights.checkpoints import read_checkpoint
 from difftumor.weights.folders import write_model_folder
@@ -144,10 +145,12 @@ def load_feature_model(
             del cache[old]
         card = installed.card
         if card.get("task") not in ("anomaly", "representation"):
-            raise ModelError(
-                f"{model} is a model for {card.get('task') or 'something else'}; features of pixels come from a "
-                "diffusion model of slices. Choose a model of the task anomaly or representation "
-                "(`difftumor models list`)."
+            raise with_remedy(
+                ModelError(
+                    f"{model} is a model for {card.get('task') or 'something else'}; features of pixels "
+                    "come from a diffusion model of slices."
+                ),
+                Remedy("choose_model", {"task": "anomaly or representation"}),
             )
         unet, card = read_unet(installed.path)
         facts = {
@@ -170,9 +173,11 @@ def read_unet(folder: Path) -> tuple[GuidedUNet, dict[str, Any]]:
     checkpoint = read_checkpoint(folder, expect=KINDS)
     card = checkpoint.facts.get("card")
     if card is None:
-        raise ModelError(
-            f"{folder} is a bare weight file; nothing says how slices are prepared for it. Import it first "
-            "with `difftumor models import FILE`."
+        raise with_remedy(
+            ModelError(
+                f"{folder} is a bare weight file; nothing says how slices are prepared for it."
+            ),
+            Remedy("import_first", {"file": str(folder)}),
         )
     arguments = card["architecture"].get("arguments", {})
     pair = checkpoint.kind == "guided_diffusion_pair"

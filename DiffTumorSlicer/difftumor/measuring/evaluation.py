@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from difftumor.measuring.metrics import CaseFigures, Interval, summarize
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.cards import resources_folder
 
 PUBLISHED = "published_figures.json"
@@ -80,9 +81,12 @@ def pair_cases(predictions: Path, references: Path, *, partial: bool = False) ->
             f"{found[stray[0]].name}. Names must be equal up to endings such as -segmentation and -tumors."
         )
     if (missing := sorted(set(wanted) - set(found))) and not partial:
-        raise EvaluationError(
-            f"{predictions} holds no prediction for {len(missing)} of {len(wanted)} references, for "
-            f"example {wanted[missing[0]].name}. Make them, or add --partial to leave these cases out."
+        raise with_remedy(
+            EvaluationError(
+                f"{predictions} holds no prediction for {len(missing)} of {len(wanted)} references, for "
+                f"example {wanted[missing[0]].name}."
+            ),
+            Remedy("leave_out"),
         )
     if not found:
         raise EvaluationError(f"{predictions} holds no image ({', '.join(IMAGE_SUFFIXES)}).")

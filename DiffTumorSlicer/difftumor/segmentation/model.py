@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from difftumor.devices import resolve_device
 from difftumor.networks.segmenters import CHANNELS, SegmenterArguments, segmenter_from, size_factor
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.checkpoints import Checkpoint, read_checkpoint
 from difftumor.weights.models import InstalledModel, ModelError, file_sha256, find_model, registry
 
@@ -132,9 +133,9 @@ def open_model(installed: InstalledModel, device: torch.device) -> SegmentationM
     checkpoint = read_checkpoint(path, expect=tuple(CHANNELS))
     card, notes = _complete_card(installed, checkpoint)
     if card["task"] != "segmentation":
-        raise ModelError(
-            f'{path} is for the task "{card["task"]}", by its card. Choose a segmentation model; '
-            "`difftumor models list` shows them."
+        raise with_remedy(
+            ModelError(f'{path} is for the task "{card["task"]}", by its card.'),
+            Remedy("choose_model", {"task": "segmentation"}),
         )
     channels, classes = checkpoint.facts["channels"], checkpoint.facts["classes"]
     arguments = {

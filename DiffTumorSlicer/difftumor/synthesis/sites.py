@@ -19,6 +19,7 @@ from difftumor.ellipsoids import (
 from difftumor.grids import Grid, crop_grid
 from difftumor.images.resampling import covering_box, resample
 from difftumor.parameters import Ellipsoid, SynthesisParameters, to_dict
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.synthesis.shapes import TumorShape, lesion_mask, sample_lesions
 
 CROP_MM = 96  # the networks see one crop of 96 voxels of 1 mm
@@ -71,9 +72,9 @@ def sites_of(
     if parameters.ellipsoid is not None:
         return _ellipsoid_site(grid, parameters.ellipsoid, parameters.clip_to_organ)
     if organ is None or not organ.any():
-        raise SynthesisError(
-            "random placement needs an organ mask with voxels in it. Give --organ MASK:label, or "
-            "place an ellipsoid yourself."
+        raise with_remedy(
+            SynthesisError("random placement needs an organ mask with voxels in it."),
+            Remedy("give_organ"),
         )
     occupied = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(organ))
     low, high = grid.cropped(occupied).bounds_ras  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from difftumor.ellipsoids import Box
 from difftumor.grids import Grid, crop_grid
 from difftumor.images.resampling import covering_box, resample
 from difftumor.parameters import SynthesisParameters
+from difftumor.remedies import Remedy, advice_of, with_remedy
 from difftumor.synthesis import blending
 from difftumor.synthesis.shapes import TumorShape
 from difftumor.synthesis.sites import (
@@ -144,7 +145,7 @@ def synthesize(
             # A random shape may miss the organ by its bending; the others still count.
             if number == len(sites) and not changed:
                 raise
-            notes.append(f"Tumor {number} was left out: {error}")
+            notes.append(f"Tumor {number} was left out: {advice_of(error).message}")
             continue
         notes += facts.pop("notes")
         changed.append(box)
@@ -270,9 +271,9 @@ def _mask_in_scan(
     if clip is not None:
         mask &= clip[box]
         if not mask.any():
-            raise SynthesisError(
-                "the tumor lies entirely outside the organ mask. Move it into the organ, choose the "
-                "right label, or switch the organ clip off (--no-clip-to-organ)."
+            raise with_remedy(
+                SynthesisError("the tumor lies entirely outside the organ mask."),
+                Remedy("leave_organ"),
             )
         if mask.sum() < 0.5 * whole:
             share = 100 * mask.sum() / whole

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from difftumor.remedies import Remedy, with_remedy
+
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
 SCHEMA_VERSION = 1
@@ -107,9 +109,9 @@ def validate(value: Any, schema_name: str, source: str) -> None:
         # Late, because Slicer's own Python lists models before the requirements are installed.
         import jsonschema
     except ImportError as error:
-        raise ModelError(
-            f"{source} cannot be checked: the Python package jsonschema is missing. Install the "
-            "requirements of the program (pip install jsonschema)."
+        raise with_remedy(
+            ModelError(f"{source} cannot be checked: the Python package jsonschema is missing."),
+            Remedy("install_package", {"package": "jsonschema"}),
         ) from error
     validator = jsonschema.Draft202012Validator(read_json(resources_folder() / schema_name))
     problem = jsonschema.exceptions.best_match(validator.iter_errors(value))

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from difftumor.locks import try_lock
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.cards import ModelError, read_json, write_json
 
 Callback = Callable[[int, int], None]
@@ -104,9 +105,9 @@ def fetch(
     """
     variable = is_offline()
     if variable:
-        raise ModelError(
-            f"Nothing is downloaded: {variable} is set, so the network is off. Unset it, or bring the "
-            "file from another computer with `difftumor models import FILE`."
+        raise with_remedy(
+            ModelError(f"Nothing is downloaded: {variable} is set, so the network is off."),
+            Remedy("network_on"),
         )
     report = callback or (lambda *_: None)
     fruitless = 0
@@ -118,14 +119,10 @@ def fetch(
             fruitless = fruitless + 1 if _size(part) <= before else 0
             if fruitless >= FRUITLESS_ATTEMPTS:
                 kept = _size(part)
-                raise ModelError(
-                    f"The download of {_file_name(url)} stopped: {error}. Check the network and the "
-                    "proxy (HTTPS_PROXY), then start it again"
-                    + (
-                        f"; {kept / 1e6:.1f} MB are kept and it goes on from there."
-                        if kept
-                        else "."
-                    )
+                rest = f" {kept / 1e6:.1f} MB are kept; it goes on from there." if kept else ""
+                raise with_remedy(
+                    ModelError(f"The download of {_file_name(url)} stopped: {error}.{rest}"),
+                    Remedy("check_network"),
                 ) from error
             total = _remembered(_memory_of(part), url).get("total") or expected_bytes
             _wait(pause_s * 2**fruitless, partial(report, _size(part), total))
@@ -223,10 +220,12 @@ def _open(
             raise _refused(url, error.code, str(error.reason)) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise ModelError(
-                f"The identity of the server could not be checked ({error.reason.verify_message}). If "
-                "your network inspects traffic, let SSL_CERT_FILE name its certificate file; also "
-                "check the clock of this computer."
+            raise with_remedy(
+                ModelError(
+                    "The identity of the server could not be checked "
+                    f"({error.reason.verify_message})."
+                ),
+                Remedy("certificate"),
             ) from error
         raise _Broken(_reason(error.reason)) from error
     except (http.client.HTTPException, OSError) as error:
@@ -263,26 +262,26 @@ def _refused(url: str, code: int, reason: str) -> ModelError:
         401: "asks for a login",
         403: "refuses access (a licence to accept on its page, or a blocked network)",
         404: "does not have the file (any more)",
-        407: "is behind a proxy that asks for a login (put it into HTTPS_PROXY=http://user:word@host)",
+        407: "is behind a proxy that asks for a login",
         410: "has removed the file",
         451: "may not give the file here",
     }.get(code, f"answered {code} ({reason})")
-    return ModelError(
-        f"{_file_name(url)} was not downloaded: the server {meaning}. The address was {url}; open it in "
-        "a browser, and import the file from disk with `difftumor models import FILE`."
+    return with_remedy(
+        ModelError(f"{_file_name(url)} was not downloaded: the server {meaning}."),
+        Remedy("proxy_login" if code == 407 else "open_in_browser", {"url": url}),
     )
 
 
 def _explained(error: OSError, part: Path) -> ModelError:
     """A fault of the disk, for a person."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ModelError(
-            f"The disk of {part.parent} is full. Free some space, or let DIFFTUMOR_HOME name a folder "
-            "on a larger disk, and start again; what has arrived is kept."
+        return with_remedy(
+            ModelError(f"The disk of {part.parent} is full; what has arrived is kept."),
+            Remedy("models_disk"),
         )
-    return ModelError(
-        f"{part} cannot be written ({error.strerror or error}). Check that the folder exists and is "
-        "yours, or let DIFFTUMOR_HOME name another one."
+    return with_remedy(
+        ModelError(f"{part} cannot be written ({error.strerror or error})."),
+        Remedy("models_folder"),
     )
 
 
@@ -290,10 +289,12 @@ def _check_space(part: Path, wanted: int) -> None:
     """Better no download than half of one.  Raises: ModelError."""
     free = shutil.disk_usage(part.parent).free
     if wanted + SPARE_BYTES > free:
-        raise ModelError(
-            f"The disk of {part.parent} is too full: {max(wanted, 0) / 1e6:.0f} MB are needed, "
-            f"{free / 1e6:.0f} MB are free. Free some space, or let DIFFTUMOR_HOME name a folder on a "
-            "larger disk."
+        raise with_remedy(
+            ModelError(
+                f"The disk of {part.parent} is too full: {max(wanted, 0) / 1e6:.0f} MB are needed, "
+                f"{free / 1e6:.0f} MB are free."
+            ),
+            Remedy("models_disk"),
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from difftumor.remedies import Advice, Remedy
+
 HEAD_BYTES = 1024
 # (offset, bytes, what it is)
 SIGNATURES = (
@@ -35,41 +37,44 @@ SIGNATURES = (
 )
 
 
-def describe_foreign(path: Path) -> str | None:
+def describe_foreign(path: Path) -> Advice | None:
     """Say what a file is if it is clearly no weight file.
 
     Args:
         path: an existing file.
 
-    Returns: a sentence with the remedy, or None if it may be a weight file.
+    Returns: the rest of a sentence that begins with its name, and what helps; None if it may be a weight file.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:
-        return "is empty: the download or the copy did not happen. Get it again."
+        return Advice("is empty: the download or the copy did not happen. Get it again.")
     if not head.strip(b"\0"):
-        return "begins with nothing but zeros: the copy was interrupted. Get it again."
+        return Advice("begins with nothing but zeros: the copy was interrupted. Get it again.")
     # Safetensors begin with a length of eight bytes, which may look like any signature.
     if head[8:9] == b"{":
         return None
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:1] == b"<" and (b"<html" in text.lower() or text.lower().startswith(b"<!doctype")):
-        return (
-            "is a web page, not a model: the page around the file was saved instead of the file. "
-            "Use the download button of that page, or `difftumor models download`."
+        return Advice(
+            "is a web page, not a model: the page around the file was saved instead of the file.",
+            Remedy("download_button"),
         )
     if text.startswith(b"<"):
-        return "is an XML or HTML text (often a server's error message), not a model. Get it again."
+        return Advice(
+            "is an XML or HTML text (often a server's error message), not a model. Get it again."
+        )
     if text.startswith(b"version https://git-lfs"):
-        return (
+        return Advice(
             "is a Git LFS pointer, a text of some 130 bytes that stands for the model: the "
-            "repository was cloned without its large files. Run `git lfs pull`, or download the file."
+            "repository was cloned without its large files.",
+            Remedy("fetch_large_file"),
         )
     for offset, signature, name in SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
-            return f"is {name}, not a model."
+            return Advice(f"is {name}, not a model.")
     if head[257:262] == b"ustar":
-        return (
+        return Advice(
             "is a tar archive: either a packed folder (unpack it first) or a checkpoint of PyTorch "
             "before 2018, which is not read here (open and save it again with a newer PyTorch)."
         )
@@ -77,7 +82,9 @@ def describe_foreign(path: Path) -> str | None:
         return _describe_zip(path)
     if _is_text(head):
         start = text[:60].decode("utf-8", "replace").split("\n")[0]
-        return f'is a text file (it begins with "{start}"), not a model. Get the file again.'
+        return Advice(
+            f'is a text file (it begins with "{start}"), not a model. Get the file again.'
+        )
     return None
 
 
@@ -90,27 +97,27 @@ def _is_text(head: bytes) -> bool:
     return all(letter.isprintable() or letter in "\t\r\n" for letter in text)
 
 
-def _describe_zip(path: Path) -> str | None:
+def _describe_zip(path: Path) -> Advice | None:
     """Tell torch's zip files from all others."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-        return (
+        return Advice(
             f"is the beginning of a zip-based checkpoint, but its end is missing or damaged "
             f"({path.stat().st_size} bytes are there): the download was cut off. Get it again."
         )
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        return (
+        return Advice(
             "is a TorchScript program: it holds code beside the weights, and code is never run here. "
             "Ask its maker for the state_dict."
         )
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):
-        return "is a NumPy archive (npz), not a model."
+        return Advice("is a NumPy archive (npz), not a model.")
     weights = [name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
     if weights:
-        return f"is a zip archive around {weights[0]}: unpack it and use the file inside."
+        return Advice(f"is a zip archive around {weights[0]}: unpack it and use the file inside.")
     inside = ", ".join(names[:3]) or "nothing"
-    return f"is a zip archive that holds no model (inside: {inside})."
+    return Advice(f"is a zip archive that holds no model (inside: {inside}).")

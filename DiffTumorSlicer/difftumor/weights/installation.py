@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.cards import (
     CARD_NAME,
     WEIGHTS_NAME,
@@ -37,7 +38,7 @@ from difftumor.weights.registry import (
     model_path,
     models_folder,
     own_models,
-    pair_advice,
+    pair_remedy,
     pinned,
     registered,
     registry,
@@ -91,21 +92,28 @@ def download(
     if entry.get("bundled") or is_installed(entry):
         return find_model(model_id)
     if entry.get("pair"):
-        raise ModelError(f"{model_id} is not offered at a stable address. {pair_advice(entry)}")
+        raise with_remedy(
+            ModelError(f"{model_id} is not offered at a stable address."), pair_remedy(entry)
+        )
     if offline or is_offline():
-        raise ModelError(
-            f"{model_id} is not installed, and the network is off "
-            f"({is_offline() or 'offline was asked for'}). Switch it on, or get {file_name(entry)} from "
-            f"{entry['page']} on another computer and run: difftumor models import FILE --id {model_id}"
+        facts = {"model": model_id, "file": file_name(entry), "page": entry["page"]}
+        raise with_remedy(
+            ModelError(
+                f"{model_id} is not installed, and the network is off "
+                f"({is_offline() or 'offline was asked for'})."
+            ),
+            Remedy("import_elsewhere", facts),
         )
     if accept_licence:
         remember_licence(model_id)
     elif not is_licence_accepted(entry):
         licence = entry["licence"]
-        raise ModelError(
-            f"{model_id} is under the licence {licence['name']} ({licence.get('url', 'no link')}). "
-            f"{licence.get('notice', '')} Read it, and if you accept it run: difftumor models download "
-            f"{model_id} --accept-licence"
+        raise with_remedy(
+            ModelError(
+                f"{model_id} is under the licence {licence['name']} ({licence.get('url', 'no link')}). "
+                f"{licence.get('notice', '')}"
+            ),
+            Remedy("accept_license", {"model": model_id}),
         )
     target = model_path(entry)
     part = part_of(target)
@@ -117,7 +125,10 @@ def download(
         foreign = describe_foreign(part)
         if foreign:
             discard(part)
-            raise ModelError(f"What the server gave for {file_name(entry)} {foreign}")
+            raise with_remedy(
+                ModelError(f"What the server gave for {file_name(entry)} {foreign.message}"),
+                foreign.remedy,
+            )
         _pin_and_place(entry, part, url, fetched.sha256)
     return find_model(model_id)
 
@@ -170,15 +181,17 @@ def verify(model_id: str, callback: Callback | None = None) -> str:
     weights = model.path / WEIGHTS_NAME if model.path.is_dir() else model.path
     found = file_sha256(weights, callback)
     if "sha256" not in model.card:
-        raise ModelError(
-            f"{weights} has no checksum to compare with (it has {found}). Import it first: "
-            f"difftumor models import {weights}"
+        raise with_remedy(
+            ModelError(f"{weights} has no checksum to compare with (it has {found})."),
+            Remedy("import_first", {"file": str(weights)}),
         )
     if found != model.card["sha256"]:
-        raise ModelError(
-            f"{model_id} is damaged or was changed: its sha256 is {found[:16]}… instead of "
-            f"{model.card['sha256'][:16]}…. Get it again: difftumor models remove {model_id}, then "
-            f"difftumor models download {model_id} (or import)."
+        raise with_remedy(
+            ModelError(
+                f"{model_id} is damaged or was changed: its sha256 is {found[:16]}… instead of "
+                f"{model.card['sha256'][:16]}…."
+            ),
+            Remedy("get_again", {"model": model_id}),
         )
     entry = registry().get(model_id)
     if entry and "file" in entry:  # touched, but the same: the list need not warn any more
@@ -240,19 +253,24 @@ def _entry_for(source: Path, found: Identification, model_id: str | None) -> dic
         return entry
     halves = [each for each in registry().values() if found.kind in each.get("parts", ())]
     if not fitting and halves:
-        advice = " Or: ".join(pair_advice(each) for each in halves)
-        raise ModelError(f"{source.name} is {found.sentence}, one half of a model. {advice}")
+        raise with_remedy(
+            ModelError(f"{source.name} is {found.sentence}, one half of a model."),
+            pair_remedy(halves[0]),
+        )
     if not fitting:
-        raise ModelError(
-            f"{source.name} is {found.sentence}; the registry has no place for it. "
-            "`difftumor models list` shows the models that it has."
+        raise with_remedy(
+            ModelError(f"{source.name} is {found.sentence}; the registry has no place for it."),
+            Remedy("list_models"),
         )
     named = [each for each in fitting if file_name(each).lower() == source.name.lower()]
     choice = named or fitting
     if len(choice) > 1:
-        raise ModelError(
-            f"{source.name} is {found.sentence}, but its content does not tell which organ it is for. "
-            f"Say it: difftumor models import {source} --id ID, with {ids}."
+        raise with_remedy(
+            ModelError(
+                f"{source.name} is {found.sentence}, but its content does not tell which organ it is "
+                "for."
+            ),
+            Remedy("import_as", {"file": str(source), "ids": ids}),
         )
     return choice[0]
 
@@ -268,16 +286,15 @@ def _import_folder(source: Path, name: str | None, callback: Callback | None) ->
     name = name or card["id"]
     target = models_folder() / name
     if name in registry():
-        raise ModelError(
-            f"{source} calls itself {name}, as a model of the registry does. Give it another name: "
-            f"difftumor models import {source} --id NAME"
+        raise with_remedy(
+            ModelError(f"{source} calls itself {name}, as a model of the registry does."),
+            Remedy("import_renamed", {"file": str(source)}),
         )
     if not name or Path(name).name != name or name.startswith("."):
         raise ModelError(f"{name!r} cannot be the name of a model: use letters, digits, - and _.")
     if target.exists():
-        raise ModelError(
-            f"There is already a model {name}. Remove it first (difftumor models remove {name}), or "
-            "give the new one another name with --id NAME."
+        raise with_remedy(
+            ModelError(f"There is already a model {name}."), Remedy("remove_first", {"model": name})
         )
     temporary = target.with_name(f".{name}.import")
     with installing(models_folder()):
@@ -311,16 +328,17 @@ def _pin_and_place(
     for expected, who in known:
         if expected and found != expected:
             discard(part)
-            remedy = "Try again."
-            if expected is first:
-                remedy = (
-                    "Either the publisher changed the file or somebody else did. To accept the new one: "
-                    f"difftumor models remove {entry['id']} --forget, and get it again."
-                )
-            raise ModelError(
+            error = ModelError(
                 f"{file_name(entry)} is not the file that is expected: its sha256 is {found[:16]}…, "
-                f"{who} {expected[:16]}…. Nothing was installed. {remedy}"
+                f"{who} {expected[:16]}…. Nothing was installed. "
+                + (
+                    "Either the publisher changed the file or somebody else did."
+                    if expected is first
+                    else "Try again."
+                )
             )
+            changed = Remedy("accept_changed", {"model": entry["id"]})
+            raise with_remedy(error, changed if expected is first else None)
     target = model_path(entry)
     # First the pin: a crash in between leaves no file without a checksum.
     _record(entry, part, found, origin)
@@ -366,7 +384,7 @@ def installing(folder: Path) -> Iterator[None]:
 
 
 def _unwritable(folder: Path, error: OSError) -> ModelError:
-    return ModelError(
-        f"The model could not be installed in {folder} ({error.strerror or error}). Check the free "
-        "space and that the folder is yours, or let DIFFTUMOR_HOME name another one."
+    return with_remedy(
+        ModelError(f"The model could not be installed in {folder} ({error.strerror or error})."),
+        Remedy("models_folder"),
     )

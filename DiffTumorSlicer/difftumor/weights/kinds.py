@@ -70,11 +70,11 @@ def _network_facts(first: str, last: str) -> Callable[[Shapes], dict[str, Any]]:
     return lambda shapes: {"channels": size(shapes, first, 1), "classes": size(shapes, last)}
 
 
-SEGMENTATION = "segmentation (`difftumor segment`)"
-SYNTHESIS = "tumor synthesis (`difftumor synthesize`)"
-ANOMALY = "anomaly heat maps (`difftumor anomaly`)"
-BRAIN = "segmentation learned from few slices (`difftumor learn`)"
-TRAINING = "the perceptual loss of training (`python -m training.synthesis.autoencoder`)"
+SEGMENTATION = "segmentation"
+SYNTHESIS = "tumor synthesis"
+ANOMALY = "anomaly heat maps"
+BRAIN = "segmentation learned from few slices"
+TRAINING = "the perceptual loss of training"
 GUIDED = ("input_blocks.0.0.weight", "time_embed.0.weight")
 
 # The first that fits is taken, so a kind that contains another stands before it.
@@ -89,7 +89,7 @@ KINDS: dict[str, Kind] = {
     "difftumor_autoencoder": Kind(
         ("encoder.conv_first.conv.weight", "codebook.embeddings", "post_vq_conv.conv.weight"),
         "a DiffTumor autoencoder (3-D VQGAN) without a diffusion model",
-        "training of diffusion models (`python -m training.synthesis.latent_diffusion`)",
+        "training of diffusion models",
         keep=needs_autoencoder,
     ),
     "segmentation_unet": Kind(

@@ -16,6 +16,7 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
+from difftumor.remedies import with_remedy
 from difftumor.weights.cards import ModelError
 from difftumor.weights.files import STORAGES, Storage, StoredTensor, WeightFile
 from difftumor.weights.foreign_files import describe_foreign
@@ -49,7 +50,7 @@ def open_weights(path: Path) -> WeightFile:
             raise ModelError(f"There is no file at {path}. Check the path.")
         foreign = describe_foreign(path)
         if foreign:
-            raise ModelError(f"{path.name} {foreign}")
+            raise with_remedy(ModelError(f"{path.name} {foreign.message}"), foreign.remedy)
         opened = WeightFile(path)
         with path.open("rb") as file:
             head = file.read(9)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from difftumor.remedies import Advice, Remedy, advice_of, with_remedy
 from difftumor.weights.cards import (
     CARD_NAME,
     WEIGHTS_NAME,
@@ -162,7 +163,7 @@ def list_models() -> list[dict[str, Any]]:
     Keys: id, title, task, organ ("liver, pancreas"), organs, modality, installed, bytes (`approximate`
     until installed), verified (None until installed; False: changed since its checksum was taken),
     licence (its name), licence_url, licence_notice, licence_accepted, bundled, path, url, page,
-    expected, problem (a sentence, or None).
+    expected, problem (a sentence, or None), advice (the same as `Advice.to_json` tells it).
     """
     rows = [_registry_row(entry) for entry in registry().values()]
     return rows + [_own_row(name) for name in own_models()]
@@ -204,18 +205,13 @@ def unknown(name: str) -> ModelError:
     ):
         return ModelError(f"There is no model file or folder at {name}. Check the path.")
     near = difflib.get_close_matches(name.lower(), ids, n=4, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return ModelError(
-        f"There is no model {name!r}. {hint}`difftumor models list` shows all of them."
-    )
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return with_remedy(ModelError(f"There is no model {name!r}.{hint}"), Remedy("list_models"))
 
 
-def pair_advice(entry: dict[str, Any]) -> str:
+def pair_remedy(entry: dict[str, Any]) -> Remedy:
     """How a model that is published as two files gets onto this computer."""
-    return (
-        f"Get its two files, the U-Net and the classifier, from {entry['page']} and run: "
-        f"difftumor models import UNET CLASSIFIER --id {entry['id']}"
-    )
+    return Remedy("import_pair", {"model": entry["id"], "page": entry["page"]})
 
 
 def card_of(entry: dict[str, Any]) -> dict[str, Any]:
@@ -228,17 +224,22 @@ def _find_registered(entry: dict[str, Any]) -> InstalledModel:
     model_id = entry["id"]
     if not is_installed(entry):
         if entry.get("bundled"):
-            raise ModelError(
-                f"The demonstration model {model_id} is missing from this installation "
-                f"({model_path(entry)}). Install the program again, or choose another model with "
-                "`difftumor models list`."
+            raise with_remedy(
+                ModelError(
+                    f"The demonstration model {model_id} is missing from this installation "
+                    f"({model_path(entry)})."
+                ),
+                Remedy("reinstall"),
             )
+        missing = ModelError(f"{model_id} is not installed.")
         if entry.get("pair"):
-            raise ModelError(f"{model_id} is not installed. {pair_advice(entry)}")
-        raise ModelError(
-            f"{model_id} is not installed. Get it with: difftumor models download {model_id} "
-            f"(about {entry['approximate_bytes'] / 1e6:.0f} MB, licence {entry['licence']['name']})."
-        )
+            raise with_remedy(missing, pair_remedy(entry))
+        facts = {
+            "model": model_id,
+            "megabytes": entry["approximate_bytes"] / 1e6,
+            "licence": entry["licence"]["name"],
+        }
+        raise with_remedy(missing, Remedy("download", facts))
     if is_folder(entry):
         return _open_folder(model_path(entry))
     return InstalledModel(model_id, model_path(entry), _card(entry, pinned(entry)["sha256"]))
@@ -270,38 +271,45 @@ def _card(entry: dict[str, Any], sha256: str | None) -> dict[str, Any]:
 def _registry_row(entry: dict[str, Any]) -> dict[str, Any]:
     """Row of the list for an entry of the registry."""
     path = model_path(entry)
-    problem = None
+    advice = None
     try:
         installed = is_installed(entry)
         size = _weight_bytes(path) if installed else entry["approximate_bytes"]
         # A model folder's checksum is compared each time it is opened.
         intact = is_folder(entry) or is_unchanged(entry) if installed else None
     except ModelError as error:
-        installed, size, intact, problem = False, entry["approximate_bytes"], None, str(error)
+        installed, size, intact = False, entry["approximate_bytes"], None
+        advice = advice_of(error)
     row = _row(entry, path, entry["organs"])
     row |= {"installed": installed, "bytes": size, "approximate": not installed, "verified": intact}
     row |= {"licence_accepted": is_licence_accepted(entry), "bundled": bool(entry.get("bundled"))}
-    row |= {"url": entry.get("url"), "page": entry.get("page"), "problem": problem}
     if intact is False:
-        row["problem"] = (
-            f"The file has changed since it was installed. Run: difftumor models verify {entry['id']}"
-        )
-    return row
+        remedy = Remedy("verify", {"model": entry["id"]})
+        advice = Advice("The file has changed since it was installed.", remedy)
+    return row | {"url": entry.get("url"), "page": entry.get("page"), **_told(advice)}
 
 
 def _own_row(name: str) -> dict[str, Any]:
     """Row of the list for a model folder of the user; a faulty one is listed with its problem."""
     path = models_folder() / name
-    problem = None
+    advice = None
     card: dict[str, Any] = {}
     try:
         card = _open_folder(path).card
     except ModelError as error:
-        problem = str(error)
+        advice = advice_of(error)
     row = _row({**card, "id": name}, path, card.get("organs", []))
-    row |= {"installed": problem is None, "bytes": _weight_bytes(path), "approximate": False}
-    row |= {"verified": True if problem is None else None, "licence_accepted": True}
-    return row | {"bundled": False, "url": None, "page": None, "problem": problem}
+    row |= {"installed": advice is None, "bytes": _weight_bytes(path), "approximate": False}
+    row |= {"verified": True if advice is None else None, "licence_accepted": True}
+    return row | {"bundled": False, "url": None, "page": None, **_told(advice)}
+
+
+def _told(advice: Advice | None) -> dict[str, Any]:
+    """What is wrong with a model: in the words of the command line, and as data for the panels."""
+    return {
+        "problem": str(advice) if advice else None,
+        "advice": advice.to_json() if advice else None,
+    }
 
 
 def _row(entry: dict[str, Any], path: Path, organs: list[str]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from difftumor.remedies import Remedy, advice_of
 from difftumor.worker.protocol import (
     PROTOCOL_VERSION,
     ErrorEvent,
@@ -27,29 +28,6 @@ if TYPE_CHECKING:
 
 # A whole traceback of a deep network fits; a runaway message does not.
 _MAX_TEXT = 20_000
-
-_HINT_MEMORY = (
-    "Close other programs, choose a smaller region or fewer slices at a time, or another device. "
-    "The next request starts with fresh memory."
-)
-_HINT_PACKAGE = (
-    "Install it there (torch in Slicer: with the PyTorch extension, then restart Slicer; elsewhere: "
-    "python -m pip install NAME), or choose another Python for the worker in the settings."
-)
-_HINT_DISK = "Free some space, or let TMPDIR point to a larger disk, and try again."
-_HINT_DEVICE = (
-    "The next request starts with a fresh device. If it happens again, run `difftumor doctor`, "
-    "update the driver, or choose the CPU."
-)
-_HINT_START = (
-    "Check the Python of the worker in the settings: it must be 3.11 or newer, with numpy and torch. "
-    "`difftumor doctor` tells what is missing."
-)
-_HINT_CRASH = (
-    "Try again: the next request starts a new worker. If it ends again, choose a smaller region or "
-    "another device, and report it with the log."
-)
-_HINT_BUG = "This is a fault of the program. Please report it with the details."
 
 # Raised on purpose, with a text for the person. The rest of the ValueErrors are ours by definition of
 # the interfaces, and so is every exception class that difftumor itself defines.
@@ -71,39 +49,53 @@ def explain_failure(error: BaseException, request_id: int | None = None) -> Erro
         request_id: the request it belongs to.
     Returns: the event, with a kind of `protocol.ERROR_KINDS`, the traceback in `details`, and no log path.
     """
-    kind, message, hint = _classify(error)
+    kind, message, remedy = _classify(error)
     return ErrorEvent(
         id=request_id,
         kind=kind,
         message=message[:_MAX_TEXT],
-        hint=str(getattr(error, "hint", "") or hint),
         details="".join(traceback.format_exception(error))[-_MAX_TEXT:],
         exception=type(error).__name__,
+        **_told(remedy),
     )
 
 
-def _classify(error: BaseException) -> tuple[str, str, str]:
-    """Kind, message and hint of an exception."""
+def _told(remedy: Remedy | None) -> dict[str, Any]:
+    """A remedy as fields of an event: data for a face of this version, words for any other."""
+    if remedy is None:
+        return {}
+    return {"hint": str(remedy), "remedy": remedy.to_json()}
+
+
+def _classify(error: BaseException) -> tuple[str, str, Remedy | None]:
+    """Kind, message and remedy of an exception."""
     text = str(error) or type(error).__name__
     if _is_out_of_memory(error):
-        return "out_of_memory", f"The memory was not enough: {_first_line(text)}", _HINT_MEMORY
+        return (
+            "out_of_memory",
+            f"The memory was not enough: {_first_line(text)}",
+            Remedy("need_less_memory"),
+        )
     if isinstance(error, ImportError) and not (error.name or "").startswith("difftumor"):
         if isinstance(error, ModuleNotFoundError):
             what = f"has no package '{error.name}'"
         else:
             what = f"cannot load a package: {_first_line(text)}"
-        hint = _HINT_PACKAGE.replace("NAME", (error.name or "NAME").partition(".")[0])
-        return "missing_package", f"The Python of the worker, {sys.executable}, {what}.", hint
+        package = (error.name or "NAME").partition(".")[0]
+        remedy = Remedy("worker_package", {"package": package})
+        return "missing_package", f"The Python of the worker, {sys.executable}, {what}.", remedy
     if isinstance(error, OSError) and is_disk_full(error):
-        return "disk_full", f"The disk is full: {text}", _HINT_DISK
+        return "disk_full", f"The disk is full: {text}", Remedy("temporary_disk")
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
-        return "device_failed", f"The graphics card reported an error: {text}", _HINT_DEVICE
+        what = f"The graphics card reported an error: {text}"
+        return "device_failed", what, Remedy("fresh_device")
     meant = isinstance(error, _MEANT_FOR_THE_PERSON) or type(error).__module__.startswith(
         "difftumor."
     )
     if meant and not isinstance(error, ProtocolError | UnicodeError):
-        return "refused", text, ""
-    return "internal", f"{type(error).__name__}: {_first_line(text)}", _HINT_BUG
+        advice = advice_of(error)
+        return "refused", advice.message or text, advice.remedy
+    return "internal", f"{type(error).__name__}: {_first_line(text)}", Remedy("report")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -132,7 +124,12 @@ def explain_start(reason: str, log: WorkerLog | None) -> ErrorEvent:
     if missing:
         reason = f"its Python has no module '{missing[-1]}'"
     return ErrorEvent(
-        None, "not_started", f"The worker did not start: {reason}.", _HINT_START, tail, _name(log)
+        None,
+        "not_started",
+        f"The worker did not start: {reason}.",
+        details=tail,
+        log=_name(log),
+        **_told(Remedy("worker_python")),
     )
 
 
@@ -143,9 +140,8 @@ def explain_version(version: int, log: WorkerLog | None) -> ErrorEvent:
         "not_started",
         f"The worker belongs to another version of DiffTumorSlicer: it speaks protocol {version}, "
         f"this one speaks {PROTOCOL_VERSION}.",
-        "Update difftumor in the Python of the worker, or choose another Python in the settings.",
-        "",
-        _name(log),
+        log=_name(log),
+        **_told(Remedy("update_worker")),
     )
 
 
@@ -155,20 +151,25 @@ def explain_garbage(log: WorkerLog | None) -> ErrorEvent:
         None,
         "protocol",
         "The worker sent a line that is no event; it was left out.",
-        "Nothing has to be done. If a request does not end, cancel it, and report this with the log.",
-        "",
-        _name(log),
+        log=_name(log),
+        **_told(Remedy("wait")),
     )
 
 
 def explain_crash(request_id: int, end: WorkerEnd, log: WorkerLog | None) -> ErrorEvent:
     """The worker ended in the middle of a request."""
     if end.out_of_memory:
-        kind, hint = "out_of_memory", _HINT_MEMORY
+        kind, remedy = "out_of_memory", Remedy("need_less_memory")
     else:
-        kind, hint = ("killed" if end.signal == "SIGKILL" else "crashed"), _HINT_CRASH
-    message = f"The worker ended during the computation: {end.text}."
-    return ErrorEvent(request_id, kind, message, hint, log.tail() if log else "", _name(log))
+        kind, remedy = ("killed" if end.signal == "SIGKILL" else "crashed"), Remedy("new_worker")
+    return ErrorEvent(
+        request_id,
+        kind,
+        f"The worker ended during the computation: {end.text}.",
+        details=log.tail() if log else "",
+        log=_name(log),
+        **_told(remedy),
+    )
 
 
 def explain_unwritten(request_id: int, error: OSError, folder: Path | None) -> ErrorEvent:
@@ -178,8 +179,8 @@ def explain_unwritten(request_id: int, error: OSError, folder: Path | None) -> E
         request_id,
         "disk_full" if is_disk_full(error) else "internal",
         f"The images for the worker could not be written: {reason}.",
-        _HINT_DISK,
         exception=type(error).__name__,
+        **_told(Remedy("temporary_disk")),
     )
 
 

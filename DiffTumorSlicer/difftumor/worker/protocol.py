@@ -118,8 +118,9 @@ class ResultEvent:
 class ErrorEvent:
     """The request failed, or (id None) the worker did something odd that ends no request.
 
-    `message` says what happened and why, `hint` what to do next, `details` holds a traceback or the
-    end of the worker's log, `log` the path of that log, `exception` the type name if there was one.
+    `message` says what happened and why, `remedy` what to do next as `Remedy.to_json` writes it, `hint`
+    the same in the words of the command line, `details` holds a traceback or the end of the worker's
+    log, `log` the path of that log, `exception` the type name if there was one.
     """
 
     type: ClassVar[str] = "error"
@@ -130,6 +131,7 @@ class ErrorEvent:
     details: str = ""
     log: str = ""
     exception: str = ""
+    remedy: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ERROR_KINDS:

@@ -146,9 +146,8 @@ def test_the_right_file_in_the_wrong_place_says_what_it_is():
             CONTAINERS / "segmentation_module_prefix_numpy_scalar.pt", "difftumor_diffusion"
         )
     message = str(caught.value)
-    assert "is a segmentation network (U-Net, 3 classes)" in message
-    assert "`difftumor segment`" in message
-    assert "`difftumor synthesize`" in message
+    assert "is a segmentation network (U-Net, 3 classes), which is for segmentation." in message
+    assert "a model for tumor synthesis is needed" in message
 
 
 def test_the_expected_kind_is_read():

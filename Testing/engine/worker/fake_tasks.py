@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from difftumor.remedies import Remedy, with_remedy
 from difftumor.worker.protocol import Cancelled, read_array, write_array, write_partial
 
 
 class ModelError(Exception):
     """As difftumor.weights.models defines it."""
-
-    hint = "Download the model first."
 
 
 ModelError.__module__ = "difftumor.weights.models"
@@ -144,7 +143,7 @@ def fail(parameters, folder, context):
     name, text = parameters["type"], parameters.get("text", "what, why and what next")
     for scope in (globals(), vars(__import__("builtins"))):
         if name in scope:
-            raise scope[name](text)
+            raise with_remedy(scope[name](text), Remedy.from_json(parameters.get("remedy")))
     raise OSError(int(name), os.strerror(int(name)))
 
 

@@ -37,6 +37,7 @@ MESSAGES = [
     ResultEvent(2, {"seed": 5, "nested": {"a": [1, 2.5, "x"]}}, ["ct", "mask"], 0.3),
     ErrorEvent(3, "refused", "what\nwhy", "next", "trace", "/log", "ValueError"),
     ErrorEvent(None, "protocol", "odd"),
+    ErrorEvent(3, "refused", "what", remedy={"kind": "verify", "model": "mine"}),
     CancelledEvent(4, True, 5),
 ]
 

@@ -194,8 +194,11 @@ def test_an_exception_becomes_an_error_and_the_worker_goes_on(
     assert bridge.do("count").metadata["pid"] == bridge.first_pid
 
 
-def test_an_error_may_bring_its_own_hint(lasting_bridge):
-    assert lasting_bridge.do("fail", {"type": "ModelError"}).hint == "Download the model first."
+def test_an_error_brings_its_remedy_as_data_and_in_words(lasting_bridge):
+    remedy = {"kind": "verify", "model": "mine"}
+    end = lasting_bridge.do("fail", {"type": "ModelError", "text": "Bad.", "remedy": remedy})
+    assert (end.message, end.hint) == ("Bad.", "Run: difftumor models verify mine")
+    assert end.remedy == remedy
 
 
 @pytest.mark.parametrize(

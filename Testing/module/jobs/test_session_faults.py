@@ -201,7 +201,7 @@ def test_a_temporary_folder_that_is_gone(scene, bridge, ct, parameters, tmp_path
 
 def test_a_loaded_model_is_not_counted_twice(scene, bridge, ct, monkeypatch):
     """With 1.5 GB free a first press of a model is refused; where the worker holds it, it is not."""
-    row = {"id": "m", "task": "synthesis", "title": "M", "problem": None, "installed": True}
+    row = {"id": "m", "task": "synthesis", "title": "M", "advice": None, "installed": True}
     monkeypatch.setattr("difftumor.weights.models.list_models", lambda: [row])
     free = [3 * 10**9]
     session = Session(

@@ -8,8 +8,10 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from difftumor.remedies import Advice
 from difftumor.weights import models
 from difftumor.weights.registry import pinned
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.panels.shared import texts
 
 ID_ROLE = 0x0100  # Qt.UserRole, where a row keeps the id of its model
@@ -41,7 +43,7 @@ def _short_title(row: dict[str, Any]) -> str:
 def state_of(row: dict[str, Any]) -> str:
     """Installed or not, and whether it is what it was."""
     if not row["installed"]:
-        return _("damaged") if row["problem"] else _("not installed")
+        return _("damaged") if row["advice"] else _("not installed")
     if row["verified"] is False:
         return _("changed")
     return _("part of the module") if row["bundled"] else _("installed, verified")
@@ -83,6 +85,7 @@ def details_of(row: dict[str, Any]) -> str:
     )
     if row["page"]:
         lines.append(f'<a href="{escape(row["page"])}">{escape(_("Page of the authors"))}</a>')
-    if row["problem"]:
-        lines.append(f"<b>{escape(_('Please note:'))}</b> {escape(row['problem'])}")
+    if row["advice"]:
+        told = sentence_of(Advice.from_json(row["advice"]))
+        lines.append(f"<b>{escape(_('Please note:'))}</b> {escape(told)}")
     return "<br>".join(lines)

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from difftumor.reader_study.session import LockedError
 from difftumor.reader_study.study import StudyError
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import capitalized
 from DiffTumorSlicerLib.panels.reading.answer_group import AnswerGroup
 from DiffTumorSlicerLib.panels.reading.reading_window import ReadingWindow
 from DiffTumorSlicerLib.panels.reading.view_clicks import ViewClicks
@@ -171,7 +171,7 @@ class ReaderStudyPanel:
         for stage, page in PAGES.items():
             getattr(self.ui, page).visible = stage == reading.stage
         message = reading.message
-        say(self.ui.studyMessage, escape(in_panel_words(message)) if message else "")
+        say(self.ui.studyMessage, escape(capitalized(message)) if message else "")
         {
             "outside": self._show_join, "ready": self._show_info, "reading": self._show_case,
             "finished": self._show_done,

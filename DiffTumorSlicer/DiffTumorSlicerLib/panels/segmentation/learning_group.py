@@ -14,7 +14,7 @@ from difftumor.anomaly.layout import slice_axis
 from difftumor.weights.models import ModelError
 from difftumor.worker.private_folder import PrivateFolder
 from DiffTumorSlicerLib.anomaly.confidence import AXES
-from DiffTumorSlicerLib.jobs.wording import in_panel_words
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.panels.shared.widgets import (
     chosen_of,
@@ -214,7 +214,7 @@ class LearningGroup:
         try:
             model_id = save_learned(self.model_folder, title)
         except (SceneError, ModelError) as error:
-            self._say(in_panel_words(str(error)))
+            self._say(sentence_of(error))
             return
         self._say(
             _("Saved as the model “{name}”. It is offered under “{way}”.").format(

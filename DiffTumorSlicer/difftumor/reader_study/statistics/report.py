@@ -32,6 +32,7 @@ from difftumor.reader_study.statistics.tables import (
     recognition_tables,
     times_table,
 )
+from difftumor.remedies import Remedy, with_remedy
 
 SCHEMA, SCHEMA_VERSION = "difftumor-study-report", 1
 PAGE, FIGURES_JSON, FIGURES_CSV, TABLE_CSV, ANSWERS = (
@@ -73,8 +74,8 @@ def write_report(
     """
     names = report_files(figures)
     if not overwrite and (there := [name for name in names if (folder / name).exists()]):
-        raise FileExistsError(
-            f"{folder / there[0]} exists already. Choose another folder, or add --overwrite."
+        raise with_remedy(
+            FileExistsError(f"{folder / there[0]} exists already."), Remedy("overwrite_folder")
         )
     with staged([folder / name for name in names], overwrite=overwrite) as paths:
         at = dict(zip(names, paths, strict=True))
