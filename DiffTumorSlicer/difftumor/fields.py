@@ -59,6 +59,15 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def inherited(kind: type, name: str, default: Any) -> Any:
+    """A field of a base class with another default; help, range and unit stay.
+
+    samples: int = inherited(RunConfig, "samples", 800_000)
+    """
+    metadata = next(item.metadata for item in fields(kind) if item.name == name)
+    return field(default=default, metadata=metadata)
+
+
 def range_of(item: Field[Any]) -> str:
     """The range of a field in words, as in "1 to 999 steps"; "" if it has none."""
     if "min" not in item.metadata:

@@ -90,7 +90,9 @@ def options_of(
             continue
         default = (defaults or {}).get(item.name, item.default)
         hint = hints[item.name] if default is not None else hints[item.name] | None
-        declared.append((item.name, argument(item, hint), field(default=default)))
+        declared.append(
+            (item.name, argument(item, hint, _SYNTAX.get(hint)), field(default=default))
+        )
     return make_dataclass(name, declared, kw_only=True)
 
 
@@ -125,16 +127,17 @@ def further_names(*kinds: type) -> dict[str, str]:
     }
 
 
-def argument(item: Field[Any], hint: Any) -> Any:
+def argument(item: Field[Any], hint: Any, syntax: Syntax | None = None) -> Any:
     """The type of a field with what tyro shall show of it: help, range, unit, further names."""
     aliases = tuple(f"--{name}" for name in item.metadata.get("aliases", ()))
     shown = tyro.conf.arg(help=help_of(item) or None, aliases=aliases or None)
-    syntax = _SYNTAX.get(hint)
     return Annotated[(hint, shown, syntax.spec())] if syntax else Annotated[hint, shown]
 
 
 def registry() -> ConstructorRegistry:
     """What makes tyro read help, range and unit of nested dataclasses from their fields, too.
+
+    Several values are written as several words, as tyro does.
 
     tyro.cli(Config, registry=registry())
     """
@@ -154,7 +157,10 @@ def _described(info: StructTypeInfo) -> StructConstructorSpec | None:
         kind,
         tuple(
             StructFieldSpec(
-                item.name, argument(item, hints[item.name]), _default(item, given), help_of(item)
+                item.name,
+                argument(item, hints[item.name]),
+                _default(item, given),
+                help_of(item) or None,
             )
             for item in fields(kind)
             if item.init

@@ -71,7 +71,9 @@ def test_tyro_shows_help_and_range_of_nested_fields(capsys):
     assert "How long. (1 to 200 steps)" in shown
     assert "How fast. (0 to 1)" in shown
     made = tyro.cli(
-        Settings, args=["--length", "7", "--inner.rate", "1", "--pair", "3:5"], registry=registry()
+        Settings,
+        args=["--length", "7", "--inner.rate", "1", "--pair", "3", "5"],
+        registry=registry(),
     )
     assert made == Settings(7, Inner(1.0), (3, 5))
 

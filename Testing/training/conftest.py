@@ -10,9 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from training.loop.config import AutoencoderConfig, Data
+from training.data.scans import Data
 from training.loop.loop import train
 from training.synthesis.autoencoder import AutoencoderTraining
+from training.synthesis.config import AutoencoderConfig
 from training.synthesis.presets import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
 
 SHAPE = (40, 36, 32)

@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftumor import phantom
+from difftumor.fields import number, option
 from difftumor.grids import Grid
 from difftumor.images.resampling import resample
 from difftumor.images.volumes import parse_mask_argument, read_volume
 from difftumor.measuring.lesions import early_tumor_labels
 from difftumor.synthesis.blending import to_unit
 from training.data.datalists import Scan, read_datalist
-from training.loop.config import Data
+from training.loop.config import Checked
 
 CACHE_VERSION = 2
 OUTSIDE_HU = -1024
@@ -36,6 +37,37 @@ MAX_PLACES = 50_000
 MIN_TUMORS = 3
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Data(Checked):
+    """Where crops come from."""
+
+    datalist: Path | None = option(
+        None, "JSON list of cases, as `python -m training.data.datalists` writes it from a folder."
+    )
+    phantoms: int = number(
+        0, 0, 10000, "", "Number of generated phantoms used beside the datalist."
+    )
+    phantom_tumors: int = number(12, 0, 200, "", "Lesions per generated phantom.")
+    phantom_share: float = number(
+        *(1.0, 0, 1, ""),
+        "Share of the crops cut from phantoms where there are also other cases; the rest is "
+        "spread evenly.",
+    )
+    cache: Path = option(
+        Path("runs/cache"), "Folder for resampled volumes and generated phantoms.", lasting=False
+    )
+    positive_share: float = number(
+        *(20 / 21, 0, 1, ""),
+        "Stage 1: share of the crops centred on a labelled voxel (published ratio 20:1).",
+    )
+    rotate_probability: float = number(
+        0.1, 0, 1, "", "Chance that a crop is turned by a multiple of 90 degrees about the S axis."
+    )
+    early_only: bool = option(
+        False, "Stage 2: tumors above 10 mm radius (sphere of the same volume) count as organ."
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,39 +11,49 @@ from scipy import ndimage
 
 from difftumor.anomaly.slices import SliceFormat, prepare_ct, prepare_mr
 from difftumor.anomaly.stack import SliceStack
+from difftumor.fields import number
 from difftumor.grids import Grid
 from difftumor.images.resampling import resample
 from training.data.slice_sets import PatientSlices
 from training.data.slice_sources import Patient
-from training.loop.config import check_ranges, limited
+from training.loop.config import Checked
 
 # A slice shows look-alikes from this area on: a cyst of 3 mm radius.
 LOOK_ALIKES_MM2 = 28.0
 
 
 @dataclass(frozen=True)
-class Rules:
+class Rules(Checked):
     """Which slices of a patient are taken, and what they are called."""
 
-    per_patient: int = limited(12, 1, 1000, "slices")
-    """Most slices of one patient, both labels together."""
-    least_lesion_mm2: float = limited(80.0, 0, 1e5, "mm2")
-    """A slice with a lesion of this area is diseased; with less than it, it is left out.  0: any voxel of tumor."""
-    least_organ_mm2: float = limited(300.0, 0, 1e6, "mm2")
-    """Slices that show less of the organ are left out."""
-    least_contrast: float = limited(0.0, 0, 2)
-    """Paper A leaves diseased slices out of training whose tumor and organ differ by less than 0.1 of the intensity
-    range on average; 0 keeps all.  It reads the masks, so it goes beyond image labels."""
-    every: int = limited(0, 0, 1000, "slices")
-    """Take every n-th slice of the span that shows the organ, whatever else it shows (Alshenoudy et al.: 5); 0 chooses
-    by the rules above."""
-    look_alike_share: float = limited(0.6, 0, 1)
-    """Phantoms: share of the slices, of both labels alike, that are taken from those with healthy look-alikes."""
-    seed: int = limited(0, 0, 2**31)
-    """Of the choice among a patient's slices, and of the split."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    per_patient: int = number(
+        12, 1, 1000, "slices", "Most slices of one patient, both labels together."
+    )
+    least_lesion_mm2: float = number(
+        *(80.0, 0, 1e5, "mm2"),
+        "A slice with a lesion of this area is diseased; with less than it, it is left out. 0: "
+        "any voxel of tumor.",
+    )
+    least_organ_mm2: float = number(
+        300.0, 0, 1e6, "mm2", "Slices that show less of the organ are left out."
+    )
+    least_contrast: float = number(
+        *(0.0, 0, 2, ""),
+        "Paper A leaves diseased slices out of training whose tumor and organ differ by less than "
+        "0.1 of the intensity range on average; 0 keeps all. It reads the masks, so it goes "
+        "beyond image labels.",
+    )
+    every: int = number(
+        *(0, 0, 1000, "slices"),
+        "Take every n-th slice of the span that shows the organ, whatever else it shows "
+        "(Alshenoudy et al.: 5); 0 chooses by the rules above.",
+    )
+    look_alike_share: float = number(
+        *(0.6, 0, 1, ""),
+        "Phantoms: share of the slices, of both labels alike, that are taken from those with "
+        "healthy look-alikes.",
+    )
+    seed: int = number(0, 0, 2**31, "", "Of the choice among a patient's slices, and of the split.")
 
 
 def patient_slices(

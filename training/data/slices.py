@@ -28,8 +28,10 @@ import tyro
 from difftumor import phantom
 from difftumor.anomaly.layout import AnomalyError
 from difftumor.anomaly.slices import SliceFormat
+from difftumor.fields import number, option
 from difftumor.grids import GridError
 from difftumor.images.volumes import VolumeError
+from difftumor.options import registry
 from training.data.datalists import DatalistError
 from training.data.slice_choice import Rules, patient_slices
 from training.data.slice_sets import SPLITS, SliceSetError, SliceSetWriter
@@ -44,29 +46,27 @@ from training.data.slice_sources import (
     split_patients,
     split_seeds,
 )
-from training.loop.config import check_ranges, limited
+from training.loop.config import Checked
 
 logger = logging.getLogger("training.data.slices")
 
 
 @dataclass(frozen=True)
-class Format:
+class Format(Checked):
     """How a slice is prepared; the model made from it wants the same."""
 
-    image_size: int = limited(64, 16, 1024, "pixels")
-    """Pixels per side."""
-    spacing_mm: float = limited(2.5, 0.2, 10, "mm")
-    """Size of a pixel."""
-    window_hu: tuple[float, float] = (-20.0, 180.0)
-    """CT: HU that become 0 and 1."""
-    scaled_by: Literal["volume", "slice", "together"] = "volume"
-    """MR: minimum and maximum are those of each sequence in the volume, in each slice, or of all sequences of a slice
-    together (Alshenoudy et al.)."""
-    signed: bool = False
-    """MR: values from -1 to 1 (Alshenoudy et al.) instead of 0 to 1."""
+    image_size: int = number(64, 16, 1024, "pixels", "Pixels per side.")
+    spacing_mm: float = number(2.5, 0.2, 10, "mm", "Size of a pixel.")
+    window_hu: tuple[float, float] = option((-20.0, 180.0), "CT: HU that become 0 and 1.")
+    scaled_by: Literal["volume", "slice", "together"] = option(
+        "volume",
+        "MR: minimum and maximum are those of each sequence in the volume, in each slice, or of all "
+        "sequences of a slice together (Alshenoudy et al.).",
+    )
+    signed: bool = option(False, "MR: values from -1 to 1 (Alshenoudy et al.) instead of 0 to 1.")
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if not self.window_hu[0] < self.window_hu[1]:
             raise ValueError(f"window_hu must rise, got {self.window_hu}")
 
@@ -88,24 +88,20 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Phantoms:
+class Phantoms(Checked):
     """Slices of generated patients; the seeds of the three splits are set apart."""
 
-    out: tyro.conf.Positional[Path]
-    """Folder of the set; the split is a folder in it."""
-    kind: Literal["abdomen", "head"] = "abdomen"
-    """Which phantom."""
-    organ: Literal["liver", "pancreas", "kidney"] = "liver"
-    """Abdomen: the organ that bears the tumors."""
-    split: Literal["train", "validation", "test"] = "train"
-    """Which of the seeds that are set apart."""
-    patients: int = limited(160, 1, 10_000)
-    """Number of patients."""
-    rules: Rules = field(default_factory=Rules)
-    format: Format = field(default_factory=Format)
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    out: tyro.conf.Positional[Path] = option(help="Folder of the set; the split is a folder in it.")
+    kind: Literal["abdomen", "head"] = option("abdomen", "Which phantom.")
+    organ: Literal["liver", "pancreas", "kidney"] = option(
+        "liver", "Abdomen: the organ that bears the tumors."
+    )
+    split: Literal["train", "validation", "test"] = option(
+        "train", "Which of the seeds that are set apart."
+    )
+    patients: int = number(160, 1, 10_000, "", "Number of patients.")
+    rules: Rules = Rules()
+    format: Format = Format()
 
 
 @dataclass(frozen=True)
@@ -213,7 +209,7 @@ def _draw(
         logger.info("%s is complete: %d slices", writer.folder, writer.count)
         return
     started, fresh = time.monotonic(), 0
-    for number, name in enumerate(names):
+    for at, name in enumerate(names):
         if writer.has(name):
             continue
         try:
@@ -225,16 +221,16 @@ def _draw(
             slices = None
         writer.add(name, slices)
         fresh += 1
-        if fresh % 10 == 0 or number + 1 == len(names):
+        if fresh % 10 == 0 or at + 1 == len(names):
             pace = (time.monotonic() - started) / fresh
             logger.info(
                 "%s: %d of %d patients, %d healthy and %d diseased slices, %.0f s to go",
                 writer.folder,
-                number + 1,
+                at + 1,
                 len(names),
                 writer.healthy,
                 writer.diseased,
-                pace * (len(names) - number - 1),
+                pace * (len(names) - at - 1),
             )
     writer.finish()
 
@@ -261,7 +257,13 @@ def _stated(wishes: Phantoms | Scans | Brats) -> dict[str, Any]:
 def main(args: list[str] | None = None) -> int:
     """Draw slice sets; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    wishes = tyro.cli(Wishes, args=args, prog="python -m training.data.slices", description=__doc__)  # type: ignore[call-overload]
+    wishes = tyro.cli(  # type: ignore[call-overload]
+        Wishes,
+        args=args,
+        prog="python -m training.data.slices",
+        description=__doc__,
+        registry=registry(),
+    )
     try:
         folders = draw_slices(wishes)
     except (OSError, ValueError, SliceSetError, DatalistError, VolumeError, GridError) as error:

@@ -28,7 +28,6 @@ from difftumor.devices import DeviceError
 from difftumor.weights.cards import ModelError
 from training.data.scans import prepare_cases
 from training.loop.config import (
-    AutoencoderConfig,
     Averaging,
     Optimizer,
     RunConfig,
@@ -206,8 +205,7 @@ def make_fabric(config: RunConfig) -> Fabric:
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         nodes = world // devices
     # Parameters that a part of the run does not use have no gradient to wait for.
-    partial = isinstance(config, AutoencoderConfig) and config.full_depth_from > 0
-    parallel = "ddp_find_unused_parameters_true" if partial else "ddp"
+    parallel = "ddp_find_unused_parameters_true" if config.leaves_weights_out else "ddp"
     fabric = Fabric(
         accelerator=hardware.accelerator,
         devices=devices,

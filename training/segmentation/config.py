@@ -6,20 +6,12 @@ step, 2000 epochs of 211 scans.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from training.loop.config import (
-    Averaging,
-    Hardware,
-    Optimizer,
-    Reporting,
-    changeable,
-    check_ranges,
-    check_stages,
-    limited,
-)
+from difftumor.fields import inherited, number, option
+from training.loop.config import Checked, Optimizer, RunConfig, check_stages
 
 Organ = Literal["liver", "pancreas", "kidney"]
 Architecture = Literal["unet", "nnunet", "swinunetr"]
@@ -29,38 +21,57 @@ SEEN_PER_EPOCH = 211
 
 
 @dataclass(frozen=True)
-class SegmentationData:
+class SegmentationData(Checked):
     """Scans with tumors, scans without, and which of them a run learns from."""
 
-    organ: Organ = "liver"
-    """Organ whose tumors are segmented; decides where tumors are put and how they are blended."""
-    datalist: Path | None = None
-    """Scans with labelled tumors (see training/data/datalists.py)."""
-    healthy: Path | None = None
-    """Datalist of scans with the organ's mask and without tumors, for synthesis."""
-    folds: int = limited(5, 1, 100)
-    """Into so many parts the patients are dealt; 1 holds nobody back."""
-    fold: int = limited(0, 0, 99)
-    """Part that is held back for validation, with all scans of its patients."""
-    phantoms: int = limited(0, 0, 5000)
-    """Generated phantoms with lesions in the organ, used beside the datalist."""
-    healthy_phantoms: int = limited(0, 0, 5000)
-    """Generated phantoms without lesions."""
-    phantom_tumors: int = limited(4, 1, 40)
-    """Most lesions of a phantom: the seed decides, 1 to this number."""
-    validation_phantoms: int = limited(0, 0, 200)
-    """Phantoms of the validation seeds, used beside the held-back fold."""
-    positive_share: float = limited(0.5, 0, 1)
-    """Share of the crops centred on organ or tumor; the others on the rest of the body."""
-    tumor_share: float = limited(0.0, 0, 1)
-    """Share of those that is centred on a tumor where there is one; 0: all labelled voxels alike (published)."""
-    cache: Path = changeable(Path("runs/cache"))
-    """Folder for resampled volumes, generated phantoms and stored crops."""
-    workers: int = limited(2, 0, 64, lasting=False)
-    """Threads that prepare the crops of the next steps; 0 prepares them in between."""
+    organ: Organ = option(
+        "liver",
+        "Organ whose tumors are segmented; decides where tumors are put and how they are blended.",
+    )
+    datalist: Path | None = option(
+        None, "Scans with labelled tumors (see training/data/datalists.py)."
+    )
+    healthy: Path | None = option(
+        None, "Datalist of scans with the organ's mask and without tumors, for synthesis."
+    )
+    folds: int = number(
+        5, 1, 100, "", "Into so many parts the patients are dealt; 1 holds nobody back."
+    )
+    fold: int = number(
+        0, 0, 99, "", "Part that is held back for validation, with all scans of its patients."
+    )
+    phantoms: int = number(
+        0, 0, 5000, "", "Generated phantoms with lesions in the organ, used beside the datalist."
+    )
+    healthy_phantoms: int = number(0, 0, 5000, "", "Generated phantoms without lesions.")
+    phantom_tumors: int = number(
+        4, 1, 40, "", "Most lesions of a phantom: the seed decides, 1 to this number."
+    )
+    validation_phantoms: int = number(
+        0, 0, 200, "", "Phantoms of the validation seeds, used beside the held-back fold."
+    )
+    positive_share: float = number(
+        *(0.5, 0, 1, ""),
+        "Share of the crops centred on organ or tumor; the others on the rest of the body.",
+    )
+    tumor_share: float = number(
+        *(0.0, 0, 1, ""),
+        "Share of those that is centred on a tumor where there is one; 0: all labelled voxels "
+        "alike (published).",
+    )
+    cache: Path = option(
+        Path("runs/cache"),
+        "Folder for resampled volumes, generated phantoms and stored crops.",
+        lasting=False,
+    )
+    workers: int = number(
+        *(2, 0, 64, ""),
+        "Threads that prepare the crops of the next steps; 0 prepares them in between.",
+        lasting=False,
+    )
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.fold >= self.folds:
             raise ValueError(
                 f"The folds are numbered 0 to {self.folds - 1}; got --data.fold {self.fold}."
@@ -68,32 +79,46 @@ class SegmentationData:
 
 
 @dataclass(frozen=True)
-class Synthesis:
+class Synthesis(Checked):
     """How tumors come into the crops of healthy scans."""
 
-    early: str | None = None
-    """What paints tiny and small tumors: model id, folder, published file, or 'modelled'; default: DiffTumor's early
-    model of the source organ."""
-    late: str | None = None
-    """The same for medium and large tumors; default: DiffTumor's other model of the source organ."""
-    source: Organ | None = None
-    """Organ whose published models paint; default: the organ of the scans. Another one carries its tumors over."""
-    probability: float = limited(0.5, 0, 1)
-    """Share of the healthy scans' crops that get tumors."""
-    sizes: tuple[float, float, float, float] = (0.4, 0.4, 0.1, 0.1)
-    """Chances of tiny, small, medium and large tumors."""
-    steps: int = limited(50, 1, 200, "steps")
-    """DDIM steps of models with T = 200."""
-    feather: tuple[float, float] = (0.0, 4.0)
-    """The rim's sigma is drawn between these (mm)."""
-    window: int = limited(0, 0, 512, "mm")
-    """Paint each tumor in a cube of this edge around it (a multiple of 32) instead of all in one pass over the whole
-    crop, which is published but costs a processor more; 0: the whole crop."""
-    pool: int = limited(0, 0, 10**6, "crops")
-    """Synthesize so many crops once and draw from them, where painting is too slow; 0 paints each anew (published)."""
+    early: str | None = option(
+        None,
+        "What paints tiny and small tumors: model id, folder, published file, or 'modelled'; "
+        "default: DiffTumor's early model of the source organ.",
+    )
+    late: str | None = option(
+        None,
+        "The same for medium and large tumors; default: DiffTumor's other model of the source "
+        "organ.",
+    )
+    source: Organ | None = option(
+        None,
+        "Organ whose published models paint; default: the organ of the scans. Another one carries "
+        "its tumors over.",
+    )
+    probability: float = number(0.5, 0, 1, "", "Share of the healthy scans' crops that get tumors.")
+    sizes: tuple[float, float, float, float] = option(
+        (0.4, 0.4, 0.1, 0.1), "Chances of tiny, small, medium and large tumors."
+    )
+    steps: int = number(50, 1, 200, "steps", "DDIM steps of models with T = 200.")
+    feather: tuple[float, float] = option(
+        (0.0, 4.0), "The rim's sigma is drawn between these (mm)."
+    )
+    window: int = number(
+        *(0, 0, 512, "mm"),
+        "Paint each tumor in a cube of this edge around it (a multiple of 32) instead of all in "
+        "one pass over the whole crop, which is published but costs a processor more; 0: the "
+        "whole crop.",
+    )
+    pool: int = number(
+        *(0, 0, 10**6, "crops"),
+        "Synthesize so many crops once and draw from them, where painting is too slow; 0 paints "
+        "each anew (published).",
+    )
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if min(self.sizes) < 0 or abs(sum(self.sizes) - 1) > 1e-6:
             raise ValueError(
                 f"The four chances in --synthesis.sizes add up to 1; got {self.sizes}."
@@ -105,30 +130,27 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Checked):
     """How crops are varied before tumors are synthesized in them (the paper's text: no mirroring, rotation 0.1)."""
 
-    flip: float = limited(0.2, 0, 1)
-    """Chance of mirroring, for each axis."""
-    rotate: float = limited(0.2, 0, 1)
-    """Chance of a turn by a multiple of 90 degrees about the S axis."""
-    scale_probability: float = limited(0.15, 0, 1)
-    """Chance that values in [0, 1] are multiplied by 1 +- up to 0.1."""
-    shift_probability: float = limited(0.15, 0, 1)
-    """Chance that up to +-0.1 is added."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    flip: float = number(0.2, 0, 1, "", "Chance of mirroring, for each axis.")
+    rotate: float = number(
+        0.2, 0, 1, "", "Chance of a turn by a multiple of 90 degrees about the S axis."
+    )
+    scale_probability: float = number(
+        0.15, 0, 1, "", "Chance that values in [0, 1] are multiplied by 1 +- up to 0.1."
+    )
+    shift_probability: float = number(0.15, 0, 1, "", "Chance that up to +-0.1 is added.")
 
 
 @dataclass(frozen=True)
 class SegmenterSize:
     """Which network, see difftumor.networks.segmenters."""
 
-    architecture: Architecture = "unet"
-    """MONAI U-Net, nnU-Net (DynUNet) or Swin UNETR."""
-    channels: tuple[int, ...] | None = None
-    """Width of each level (Swin UNETR: of the first); default: as published."""
+    architecture: Architecture = option("unet", "MONAI U-Net, nnU-Net (DynUNet) or Swin UNETR.")
+    channels: tuple[int, ...] | None = option(
+        None, "Width of each level (Swin UNETR: of the first); default: as published."
+    )
 
     @property
     def kind(self) -> str:
@@ -137,61 +159,59 @@ class SegmenterSize:
 
 
 @dataclass(frozen=True)
-class Validation:
+class Validation(Checked):
     """Whole scans by sliding windows; the weights with the best tumor Dice are kept in the run as best.pt."""
 
-    every: int = limited(50 * SEEN_PER_EPOCH, 1, 10**12, "samples", lasting=False)
-    """Samples between two validations."""
-    overlap: float = limited(0.5, 0, 0.9)
-    """Share that neighboring windows have in common."""
-    organ_only: bool = True
-    """Compute and compare inside the organ's mask only, as `difftumor segment --organ` does."""
+    every: int = number(
+        50 * SEEN_PER_EPOCH, 1, 10**12, "samples", "Samples between two validations.", lasting=False
+    )
+    overlap: float = number(0.5, 0, 0.9, "", "Share that neighboring windows have in common.")
+    organ_only: bool = option(
+        True,
+        "Compute and compare inside the organ's mask only, as `difftumor segment --organ` does.",
+    )
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
-
-@dataclass(frozen=True)
-class SegmentationConfig:
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig(RunConfig):
     """A run of stage 3, a segmenter of tumors."""
 
-    run: Path = Path("runs/segmentation")
-    """Folder of the run; the same command resumes what is there."""
-    seed: int = limited(1234, 0, 2**31)
-    """Seed of weights, crops and tumors."""
-    samples: int = limited(2000 * SEEN_PER_EPOCH, 1, 10**12, "samples", lasting=False)
-    """Length of the run."""
-    stages: tuple[tuple[int, int, int], ...] = changeable(((0, 96, 12),))
-    """Triples: from so many samples on, crops of this edge (mm) in batches of so many."""
-    spacing_mm: float = limited(1.0, 0.5, 4, "mm")
-    """Voxel size that the network sees; crops are synthesized at 1 mm and carried to it."""
-    real_only: bool = False
-    """Learn from the scans with tumors only: no healthy scan, no synthesis."""
-    synthetic_only: bool = False
-    """Learn from the healthy scans and synthesized tumors only."""
-    weight_decay: float = limited(1e-5, 0, 10)
-    """Decoupled weight decay (AdamW)."""
-    batch_dice: bool = changeable(False)
-    """The Dice loss of all crops of a pass together (as nnU-Net), in which false alarms in crops without tumor count;
-    published: the mean over the crops, where only the cross-entropy sees them."""
-    network: SegmenterSize = field(default_factory=SegmenterSize)
-    data: SegmentationData = field(default_factory=SegmentationData)
-    synthesis: Synthesis = field(default_factory=Synthesis)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    validation: Validation = field(default_factory=Validation)
-    optimizer: Optimizer = field(
-        default_factory=lambda: Optimizer(
-            lr=4e-4, warmup=100 * SEEN_PER_EPOCH, decay=1900 * SEEN_PER_EPOCH, clip=0.0
-        )
+    run: Path = inherited(RunConfig, "run", Path("runs/segmentation"))
+    samples: int = inherited(RunConfig, "samples", 2000 * SEEN_PER_EPOCH)
+    stages: tuple[tuple[int, int, int], ...] = option(
+        ((0, 96, 12),),
+        "Triples: from so many samples on, crops of this edge (mm) in batches of so many.",
+        lasting=False,
     )
-    averaging: Averaging = field(default_factory=lambda: Averaging(every=0))
-    hardware: Hardware = field(default_factory=Hardware)
-    reporting: Reporting = field(default_factory=Reporting)
-    dry_run: bool = changeable(False)
-    """Print the resolved configuration and stop."""
+    spacing_mm: float = number(
+        *(1.0, 0.5, 4, "mm"),
+        "Voxel size that the network sees; crops are synthesized at 1 mm and carried to it.",
+    )
+    real_only: bool = option(
+        False, "Learn from the scans with tumors only: no healthy scan, no synthesis."
+    )
+    synthetic_only: bool = option(
+        False, "Learn from the healthy scans and synthesized tumors only."
+    )
+    weight_decay: float = number(1e-5, 0, 10, "", "Decoupled weight decay (AdamW).")
+    batch_dice: bool = option(
+        False,
+        "The Dice loss of all crops of a pass together (as nnU-Net), in which false alarms in "
+        "crops without tumor count; published: the mean over the crops, where only the "
+        "cross-entropy sees them.",
+        lasting=False,
+    )
+    network: SegmenterSize = SegmenterSize()
+    data: SegmentationData = SegmentationData()
+    synthesis: Synthesis = Synthesis()
+    augmentation: Augmentation = Augmentation()
+    validation: Validation = Validation()
+    optimizer: Optimizer = Optimizer(
+        lr=4e-4, warmup=100 * SEEN_PER_EPOCH, decay=1900 * SEEN_PER_EPOCH, clip=0.0
+    )
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         check_stages(self.stages, multiple=1)
         if self.real_only and self.synthetic_only:
             raise ValueError("--real-only and --synthetic-only leave nothing to learn from.")

@@ -16,14 +16,11 @@ from torch import Tensor, nn
 
 from difftumor.networks.vqgan import VQGAN
 from training.data.scans import Case, draw_reconstruction_crop, random_generator
-from training.loop.config import (
-    AutoencoderConfig,
-    Stage,
-    read_command_line,
-)
+from training.loop.config import Stage, read_command_line
 from training.loop.loop import run_program
 from training.loop.steps import shares, update
 from training.synthesis import codebook
+from training.synthesis.config import AutoencoderConfig
 from training.synthesis.discriminators import Discriminators
 from training.synthesis.perceptual import PerceptualLoss, load_perceptual_loss
 from training.synthesis.presets import AUTOENCODER_PRESETS

@@ -19,9 +19,10 @@ from difftumor.diffusion.schedules import Schedule, cosine_betas
 from difftumor.networks.latent_unet import LatentUNet
 from difftumor.networks.vqgan import VQGAN
 from training.data.scans import Case, draw_tumor_crop, random_generator
-from training.loop.config import DiffusionConfig, Stage, read_command_line
+from training.loop.config import Stage, read_command_line
 from training.loop.loop import run_program
 from training.loop.steps import passes, shares, update
+from training.synthesis.config import DiffusionConfig
 from training.synthesis.latents import LatentPool, Pair, encode_pair, load_autoencoder
 from training.synthesis.presets import DIFFUSION_PRESETS
 

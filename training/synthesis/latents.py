@@ -22,8 +22,8 @@ from difftumor.diffusion.sampling import normalize_latent
 from difftumor.networks.vqgan import VQGAN
 from difftumor.weights.checkpoints import read_checkpoint
 from training.data.scans import Case, draw_tumor_crop, random_generator
-from training.loop.config import DiffusionConfig
 from training.loop.runs import CHECKPOINT_NAME, read_checkpoint_file
+from training.synthesis.config import DiffusionConfig
 
 POOL_VERSION = 1
 POOL_PURPOSE = 50

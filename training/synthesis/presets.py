@@ -9,18 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from training.loop.config import (
+from training.data.scans import Data
+from training.loop.config import Averaging, Hardware, Optimizer, Reporting
+from training.synthesis.config import (
     AutoencoderConfig,
     AutoencoderLosses,
     AutoencoderNetwork,
-    Averaging,
     CodebookTraining,
-    Data,
     DenoiserNetwork,
     DiffusionConfig,
-    Hardware,
-    Optimizer,
-    Reporting,
 )
 
 DEMO_DATA = Data(

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields, is_dataclass
 
 import pytest
 
+from training.anomaly import classifier, diffusion
+from training.anomaly.config import AnomalyClassifierConfig, AnomalyDiffusionConfig
 from training.data import datalists
-from training.loop.config import AutoencoderConfig, Optimizer, stage_at
+from training.learning import finetune_denoiser, pixel_classifier, representation
+from training.learning.config import FinetuneConfig, PixelClassifierConfig, RepresentationConfig
+from training.loop.config import Optimizer, stage_at
 from training.loop.loop import learning_rate
+from training.segmentation import segmenter
+from training.segmentation.config import SegmentationConfig
 from training.synthesis import autoencoder, export, latent_diffusion
+from training.synthesis.config import AutoencoderConfig, DiffusionConfig
 from training.synthesis.presets import AUTOENCODER_PRESETS, DIFFUSION_PRESETS
+
+CONFIGS = (
+    AutoencoderConfig(),
+    DiffusionConfig(),
+    AnomalyDiffusionConfig(),
+    AnomalyClassifierConfig(),
+    RepresentationConfig(),
+    PixelClassifierConfig(),
+    FinetuneConfig(),
+    SegmentationConfig(),
+)
+PROGRAMS = (
+    autoencoder.main,
+    latent_diffusion.main,
+    diffusion.main,
+    classifier.main,
+    representation.main,
+    pixel_classifier.main,
+    finetune_denoiser.main,
+    segmenter.main,
+)
 
 
 @pytest.mark.parametrize("main", [autoencoder.main, latent_diffusion.main, export.main])
@@ -114,3 +144,39 @@ def test_learning_rate_rises_stays_and_falls_to_a_hundredth():
     rates = [learning_rate(settings, seen, 100) for seen in (5, 10, 50, 80, 90, 100)]
     assert rates == pytest.approx([0.5, 1, 1, 1, 0.505, 0.01])
     assert learning_rate(Optimizer(lr=0.5), 7, 10) == 0.5
+
+
+@pytest.mark.parametrize("main", PROGRAMS)
+def test_help_tells_what_the_fields_say(main, capsys, monkeypatch):
+    """Help text, range and unit of every field, also of those a level deeper; and what a group is for."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main(["tiny", "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    assert "Length of the run. (1 to 1000000000000 samples)" in shown or "Of one run; " in shown
+    assert "Learning rate. (0 to 1)" in shown
+    assert "Adam, a warm-up, a constant rate" in shown
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_every_field_of_a_run_has_a_help_text(config):
+    for name, item in leaves(config):
+        assert item.metadata.get("help", "").endswith("."), name
+
+
+def leaves(settings, prefix=""):
+    """Fields of a configuration and of what is in it."""
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item
+
+
+def test_a_value_out_of_range_is_refused_with_what_is_allowed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        autoencoder.main(["tiny", "--optimizer.lr", "2"])
+    assert ended.value.code == 2
+    assert "lr must be 0 to 1, got 2" in capsys.readouterr().err

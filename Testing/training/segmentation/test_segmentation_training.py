@@ -143,7 +143,7 @@ def test_ten_and_ten_steps_are_twenty_bit_for_bit(config, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from training.segmentation.segmenter import segmenter as segmentation
+from training.segmentation import segmenter as segmentation
 class Killed(segmentation.SegmentationTraining):
     def step(self, seen, step, stage):
         found = super().step(seen, step, stage)

@@ -20,7 +20,7 @@ from training.loop.runs import write_checkpoint_file
 from training.synthesis import export
 from training.synthesis.latent_diffusion import DiffusionTraining
 
-CARD = Path(__file__).parents[3] / "training" / "demonstration_card.json"
+CARD = Path(__file__).parents[3] / "training" / "synthesis" / "demonstration_card.json"
 
 
 def test_exported_runs_are_a_valid_model_folder(diffusion_config, tmp_path: Path):

@@ -15,16 +15,11 @@ import pytest
 import torch
 
 from difftumor.diffusion.sampling import predict_x_0
-from training.loop.config import (
-    AutoencoderConfig,
-    Averaging,
-    CodebookTraining,
-    DiffusionConfig,
-    Optimizer,
-)
+from training.loop.config import Averaging, Optimizer
 from training.loop.loop import train
 from training.loop.runs import RunError
 from training.synthesis.autoencoder import AutoencoderTraining
+from training.synthesis.config import AutoencoderConfig, CodebookTraining, DiffusionConfig
 from training.synthesis.latent_diffusion import DiffusionTraining
 
 ROOT = Path(__file__).resolve().parents[3]
