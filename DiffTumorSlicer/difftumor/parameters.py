@@ -288,6 +288,24 @@ class LearningParameters:
         check_ranges(self)
 
 
+@dataclass(frozen=True)
+class AppliedParameters:
+    """One request to segment a case with what was learned before, from this case or another."""
+
+    model: str = option(help="What was learned: id of an installed model, or its folder.")
+    plane: Plane = option("axial", "Plane of the slices.")
+    slices: tuple[int, int] | None = option(
+        None, "Voxel indices along the plane's normal, half open; default: all of the organ."
+    )
+    features: str | None = option(
+        None, "Diffusion model whose features are used; default: the one it was learned with."
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slices", checked_slices(self.slices))
+        check_ranges(self)
+
+
 def checked_slices(slices: Any) -> tuple[int, int] | None:
     """First and end of slices as a pair, or None.  Raises: ValueError: they are none."""
     if slices is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,6 @@ from torch import Tensor
 from difftumor.anomaly.files import networks_from
 from difftumor.anomaly.guided_passes import Passes, is_half_faster, ready
 from difftumor.anomaly.layout import SliceFormat
-from difftumor.devices import resolve_device
 from difftumor.diffusion.guided import (
     Callback,
     Weighting,
@@ -32,7 +32,8 @@ from difftumor.networks.guided_unet import GuidedUNet
 from difftumor.parameters import ANOMALY_RECOMMENDED
 from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.checkpoints import read_checkpoint
-from difftumor.weights.models import ModelError, file_sha256, find_model
+from difftumor.weights.loading import cached, facts_of
+from difftumor.weights.models import InstalledModel, ModelError
 
 Precision = Literal["auto", "full", "half"]
 
@@ -318,30 +319,24 @@ def load_anomaly_model(
 
     Raises: ModelError: not installed, not an anomaly model, damaged. DeviceError: no such device.
     """
-    resolved = resolve_device(device)
-    installed = find_model(model)
-    key = f"anomaly:{installed.path}:{installed.path.stat().st_mtime_ns}:{resolved}:{precision}"
-    if key not in cache:
-        callback("loading the model", 0, 1)
-        for old in [name for name in cache if name.startswith("anomaly:")]:
-            del cache[old]
-        checkpoint = read_checkpoint(installed.path, expect="guided_diffusion_pair")
-        card = checkpoint.facts.get("card")
-        if card is None or card["task"] != "anomaly":
-            raise with_remedy(
-                ModelError(f"{installed.path} is no anomaly model: its card does not say so."),
-                Remedy("choose_model", {"task": "anomaly"}),
-            )
-        unet, classifier = networks_from(checkpoint.tensors, card, str(installed.path))
-        facts = {
-            "id": installed.id,
-            "title": card["title"],
-            "sha256": card.get("sha256") or file_sha256(installed.path),
-            "licence": card.get("licence"),
-            "T": card["T"],
-        }
-        cache[key] = AnomalyModel(unet, classifier, card, facts, resolved, precision)
-    return cache[key]
+    opened = partial(open_model, precision=precision)
+    return cached(f"anomaly {precision}", [model], device, cache, callback, opened)[0]
+
+
+def open_model(
+    installed: InstalledModel, device: torch.device, precision: Precision = "auto"
+) -> AnomalyModel:
+    """Read the weights of a model and build its networks.  Raises: ModelError: not an anomaly model, damaged."""
+    checkpoint = read_checkpoint(installed.path, expect="guided_diffusion_pair")
+    card = checkpoint.facts.get("card")
+    if card is None or card["task"] != "anomaly":
+        raise with_remedy(
+            ModelError(f"{installed.path} is no anomaly model: its card does not say so."),
+            Remedy("choose_model", {"task": "anomaly"}),
+        )
+    unet, classifier = networks_from(checkpoint.tensors, card, str(installed.path))
+    facts = facts_of(installed, card) | {"T": card["T"]}
+    return AnomalyModel(unet, classifier, card, facts, device, precision)
 
 
 def _part_of(callback: Callback | None, index: int, parts: int) -> Callback | None:

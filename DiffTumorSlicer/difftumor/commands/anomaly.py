@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from difftumor import task
 from difftumor.commands.anomaly_batch import TABLE, run_batch
 from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
 from difftumor.commands.anomaly_outputs import (
@@ -248,28 +249,27 @@ def compute(
     Returns: the case, and whether it was cancelled.
     Raises: Cancelled: before any slice was finished.
     """
-    from difftumor.tasks import run_anomaly
+    from difftumor.anomaly.task import ANOMALY
 
-    kept: list[tuple[Any, dict[str, Any], str]] = []
+    kept: list[task.Outcome] = []
+    case = task.Case(images.arrays, images.grid, images.organ)
     with Stopping(reporter) as stopping:
         try:
-            found = run_anomaly(
-                images.arrays,
-                images.grid,
-                images.organ,
+            found = task.run_task(
+                ANOMALY,
+                case,
                 parameters,
                 device,
                 cache,
                 stopping.callback,
-                lambda *partial: kept.__setitem__(slice(None), [partial]),
+                lambda partial: kept.__setitem__(slice(None), [partial]),
             )
             cancelled = False
         except Cancelled:
             if not kept:
                 raise
             found, cancelled = kept[0], True
-    result, model, device_name = found
-    return Done(images, parameters, result, model, device_name), cancelled
+    return Done(images, parameters, found.result, found.model, found.device), cancelled
 
 
 def channels_of_model(model: str) -> tuple[tuple[str, ...], str]:

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from difftumor import task
 from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
 from difftumor.commands.anomaly_outputs import plain, report
 from difftumor.commands.common import CommonOptions, resolved_model, tell_device
@@ -19,7 +20,7 @@ from difftumor.grids import Grid
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import VolumeError, parse_mask_argument, read_volume, write_volume
 from difftumor.options import UsageError, options_of, parameters_of
-from difftumor.parameters import LearningParameters, to_dict
+from difftumor.parameters import AppliedParameters, LearningParameters, to_dict
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
 from difftumor.weights.models import ModelError, find_model
 
@@ -87,21 +88,24 @@ class Learn(LearningOptions, CommonOptions):
             labels = read_labels(self.labels, images.grid) if self.labels else None
             # Late, because torch takes seconds to import.
             from difftumor.learning.learned import write_learned_model
-            from difftumor.learning.task import run_learned, run_learning
+            from difftumor.learning.task import APPLY, LEARN
 
-            case = images.arrays, images.grid, images.organ
+            case = task.Case(images.arrays, images.grid, images.organ, labels)
+            asked = LEARN, case, parameters
+            if labels is None:
+                plane, slices = parameters.plane, parameters.slices
+                values = str(self.learned), plane, slices, parameters.model
+                asked = APPLY, case, AppliedParameters(*values)
             with Stopping(reporter) as stopping:
-                rest = parameters, self.device, {}, stopping.callback
-                if labels is None:
-                    result, model, device = run_learned(*case, str(self.learned), *rest)
-                else:
-                    result, learned, model, device = run_learning(*case, labels, *rest)
+                outcome = task.run_task(*asked, self.device, {}, stopping.callback)
+            result, device = outcome.result, outcome.device
+            model = outcome.model.get("features_of", outcome.model)
             for note in result.notes:
                 reporter.note(f"Note: {note}")
         self._write(images, labels, parameters, result, model, device)
         if self.model_out is not None:
             write_learned_model(
-                self.model_out, renamed(learned, self.model_out), overwrite=self.overwrite
+                self.model_out, renamed(result.learned, self.model_out), overwrite=self.overwrite
             )
         say(self.sentence(result))
         return 0
@@ -177,7 +181,7 @@ def read_labels(path: Path, grid: Grid) -> NDArray[np.generic]:
 
     Raises: VolumeError, FileNotFoundError: the file cannot be used. LearningError: it lies on another grid.
     """
-    from difftumor.learning.task import check_labels_grid
+    from difftumor.learning.labels import check_labels_grid
 
     volume = read_volume(path)
     if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():

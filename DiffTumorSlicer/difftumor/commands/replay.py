@@ -26,7 +26,8 @@ from difftumor.provenance import (
 )
 from difftumor.synthesis.shapes import TumorShape
 from difftumor.synthesis.synthesize import shapes_of
-from difftumor.tasks import run_synthesis
+from difftumor.synthesis.task import SYNTHESIS
+from difftumor.task import SCAN, Case, run_task
 
 
 @dataclass(kw_only=True)
@@ -84,10 +85,10 @@ class Replay(CommonOptions):
             if self.model is not None:
                 parameters = replace(parameters, model=self.model)
             tell_device(self.device, parameters.model, reporter)
-            shapes = stored_shapes(content)
-            result, model, device = run_synthesis(
-                volume.array, volume.grid, organ, parameters, self.device, {}, reporter, shapes
-            )
+            stored_shapes(content)
+            case = Case({SCAN: volume.array}, volume.grid, organ, before=content["result"])
+            outcome = run_task(SYNTHESIS, case, parameters, self.device, {}, reporter)
+        result, model, device = outcome.result, outcome.model, outcome.device
         expect("the model", model["sha256"], content["model"])
         again = volume_with_tumors(volume, result)
         made = image_hash(again.array, again.affine)

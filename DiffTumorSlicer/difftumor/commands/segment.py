@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
+from difftumor import task
 from difftumor.commands.anomaly_inputs import Case, cases_in
 from difftumor.commands.common import CommonOptions, organ_of_label, read_organ, resolved_model
 from difftumor.console import Reporter, complain, say
@@ -169,16 +170,16 @@ class Segment(SegmentationOptions, CommonOptions):
     ) -> SegmentationResult:
         """Read, segment, write."""
         # Late, because torch takes seconds to import.
-        from difftumor.segmentation.task import run_segmentation
+        from difftumor.segmentation.task import SEGMENTATION
 
         path = case.files["CT"]
         masks = [parse_mask_argument(case.organ)[0]] if case.organ else []
         check_outputs(list(outputs.values()), [path, *masks], overwrite=self.overwrite)
         volume = self._read(path, reporter)
         organ, organ_path, label = read_organ(case.organ, volume, reporter)
-        result, model, device = run_segmentation(
-            volume.array, volume.grid, organ, parameters, self.device, cache, reporter
-        )
+        inputs_read = task.Case({task.SCAN: volume.array}, volume.grid, organ)
+        outcome = task.run_task(SEGMENTATION, inputs_read, parameters, self.device, cache, reporter)
+        result, model, device = outcome.result, outcome.model, outcome.device
         for note in [*result.notes, *organ_notes(label, model)]:
             reporter.note(f"Note: {note}")
         inputs: dict[str, dict[str, Any]] = {

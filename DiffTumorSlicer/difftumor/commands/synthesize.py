@@ -34,7 +34,8 @@ from difftumor.provenance import (
     write_json,
 )
 from difftumor.synthesis.synthesize import SynthesisResult
-from difftumor.tasks import run_synthesis
+from difftumor.synthesis.task import SYNTHESIS
+from difftumor.task import SCAN, Case, run_task
 from difftumor.weights.models import ModelError, find_model
 from difftumor.worker.protocol import is_disk_full
 
@@ -107,9 +108,9 @@ class Synthesize(SynthesisOptions, PlaceOptions, CommonOptions):
         check_outputs(outputs, [self.ct, *masks], overwrite=self.overwrite)
         volume = read_scan(self.ct, self.series, reporter)
         organ, organ_path, label = read_organ(self.organ, volume, reporter)
-        result, model, device = run_synthesis(
-            volume.array, volume.grid, organ, parameters, self.device, cache, reporter
-        )
+        inputs_read = Case({SCAN: volume.array}, volume.grid, organ)
+        outcome = run_task(SYNTHESIS, inputs_read, parameters, self.device, cache, reporter)
+        result, model, device = outcome.result, outcome.model, outcome.device
         for note in result.notes:
             reporter.note(f"Note: {note}")
         synthetic = volume_with_tumors(volume, result)

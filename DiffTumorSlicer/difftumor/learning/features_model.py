@@ -17,7 +17,6 @@ from torch import Tensor
 from difftumor.anomaly.files import fill
 from difftumor.anomaly.layout import SliceFormat
 from difftumor.anomaly.model import ready
-from difftumor.devices import resolve_device
 from difftumor.diffusion.schedules import Schedule, guided_betas
 from difftumor.learning.pixel_features import FeatureChoice, block_features
 from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments
@@ -25,7 +24,8 @@ from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.cards import ModelError
 from difftumor.weights.checkpoints import read_checkpoint
 from difftumor.weights.folders import write_model_folder
-from difftumor.weights.models import file_sha256, find_model
+from difftumor.weights.loading import cached, facts_of
+from difftumor.weights.models import InstalledModel
 
 Callback = Callable[[str, int, int], None]
 
@@ -136,33 +136,22 @@ def load_feature_model(
         callback: called as callback(stage, done, total).
     Raises: ModelError: not installed, of another task, damaged. DeviceError: no such device.
     """
-    resolved = resolve_device(device)
-    installed = find_model(model)
-    key = f"features:{installed.path}:{installed.path.stat().st_mtime_ns}:{resolved}"
-    if key not in cache:
-        callback("loading the model", 0, 1)
-        for old in [name for name in cache if name.startswith("features:")]:
-            del cache[old]
-        card = installed.card
-        if card.get("task") not in ("anomaly", "representation"):
-            raise with_remedy(
-                ModelError(
-                    f"{model} is a model for {card.get('task') or 'something else'}; features of pixels "
-                    "come from a diffusion model of slices."
-                ),
-                Remedy("choose_model", {"task": "anomaly or representation"}),
-            )
-        unet, card = read_unet(installed.path)
-        facts = {
-            "id": installed.id,
-            "title": card["title"],
-            "sha256": card.get("sha256") or file_sha256(installed.path),
-            "licence": card.get("licence"),
-            "T": card["T"],
-        }
-        cache[key] = FeatureModel(unet, card, facts, resolved)
-    found: FeatureModel = cache[key]
-    return found
+    return cached("features", [model], device, cache, callback, open_feature_model)[0]
+
+
+def open_feature_model(installed: InstalledModel, device: torch.device) -> FeatureModel:
+    """Read the weights of a model and build its U-Net.  Raises: ModelError: of another task, damaged."""
+    task = installed.card.get("task")
+    if task not in ("anomaly", "representation"):
+        raise with_remedy(
+            ModelError(
+                f"{installed.id} is a model for {task or 'something else'}; features of pixels come from "
+                "a diffusion model of slices."
+            ),
+            Remedy("choose_model", {"task": "anomaly or representation"}),
+        )
+    unet, card = read_unet(installed.path)
+    return FeatureModel(unet, card, facts_of(installed, card) | {"T": card["T"]}, device)
 
 
 def read_unet(folder: Path) -> tuple[GuidedUNet, dict[str, Any]]:

@@ -25,6 +25,25 @@ class LearningError(ValueError):
     """Nothing can be learned from this input: what is wrong, why, and what to do next."""
 
 
+def check_labels_grid(labels: Grid, images: Grid) -> None:
+    """Refuse labels that were painted on another grid than the images.
+
+    Raises: LearningError: says how they differ and what to do.
+    """
+    near = 0.1 * float(images.spacing.min())
+    if labels.shape == images.shape and labels.same_as(images, tolerance_mm=near):
+        return
+    how = f"{labels} against {images}"
+    if labels.shape == images.shape:
+        corners = np.asarray([[0, 0, 0], np.asarray(images.shape) - 1])
+        apart = np.linalg.norm(labels.to_ras(corners) - images.to_ras(corners), axis=1).max()
+        how = f"their voxels lie up to {apart:.3g} mm apart"
+    raise LearningError(
+        f"the labels lie on another grid than the images ({how}). Labels are learned from voxel by voxel: paint them "
+        "on one of these images, or export the segmentation with one of them as reference."
+    )
+
+
 def checked_labels(labels: NDArray[np.generic], grid: Grid) -> NDArray[np.uint8]:
     """Labels as uint8, 0 is what was not painted.
 

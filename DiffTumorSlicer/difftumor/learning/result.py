@@ -44,6 +44,7 @@ class LearnedResult:
         training: pixels, features, members, steps.
         settings: all resolved values, JSON-ready.
         notes: sentences for the user.
+        learned: what was learned (`learned.LearnedModel`); None where something learned before was applied.
     """
 
     grid: Grid
@@ -59,6 +60,7 @@ class LearnedResult:
     training: dict[str, Any]
     settings: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    learned: Any = None
 
     @property
     def segmentation(self) -> NDArray[np.uint8]:

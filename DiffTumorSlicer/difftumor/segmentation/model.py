@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from difftumor.devices import resolve_device
 from difftumor.networks.segmenters import CHANNELS, SegmenterArguments, segmenter_from, size_factor
 from difftumor.remedies import Remedy, with_remedy
 from difftumor.weights.checkpoints import Checkpoint, read_checkpoint
-from difftumor.weights.models import InstalledModel, ModelError, file_sha256, find_model, registry
+from difftumor.weights.loading import cached, facts_of
+from difftumor.weights.models import InstalledModel, ModelError, registry
 
 # Fields of a card that tell how a network wants its input; a file of unknown origin has none.
 PREPARATION = (
@@ -110,16 +110,7 @@ def load_segmentation_models(
     Raises: ModelError: not installed, no segmentation model, damaged, or models that cannot work together.
         DeviceError: no such device.
     """
-    resolved = resolve_device(device)
-    installed = [find_model(model) for model in models]
-    keys = [f"segmentation:{i.path}:{i.path.stat().st_mtime_ns}:{resolved}" for i in installed]
-    for old in [key for key in cache if key.startswith("segmentation:") and key not in keys]:
-        del cache[old]
-    for number, (key, model) in enumerate(zip(keys, installed, strict=True)):
-        if key not in cache:
-            callback("loading the model", number, len(keys))
-            cache[key] = open_model(model, resolved)
-    loaded = [cache[key] for key in keys]
+    loaded = cached("segmentation", models, device, cache, callback, open_model)
     _check_ensemble(loaded)
     return loaded
 
@@ -166,11 +157,7 @@ def open_model(installed: InstalledModel, device: torch.device) -> SegmentationM
             f"{path}: crops of {card['crop_voxels']} voxels are no multiples of {factor}, which this "
             "network needs. Correct crop_voxels in its model.json."
         )
-    facts = {
-        "id": installed.id,
-        "title": card["title"],
-        "sha256": card.get("sha256") or file_sha256(path),
-        "licence": card.get("licence"),
+    facts = facts_of(installed, card) | {
         "architecture": checkpoint.kind,
         "organs": card["organs"],
         "notes": notes,

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from difftumor.devices import resolve_device
 from difftumor.diffusion.sampling import (
     denormalize_latent,
     normalize_latent,
@@ -28,7 +27,8 @@ from difftumor.synthesis.blending import from_unit, to_unit
 from difftumor.synthesis.modelled import modelled_change, sample_modelled_tumor
 from difftumor.synthesis.synthesize import Callback, Generated, Generator
 from difftumor.weights.checkpoints import read_checkpoint
-from difftumor.weights.models import ModelError, file_sha256, find_model
+from difftumor.weights.loading import cached, facts_of
+from difftumor.weights.models import InstalledModel, ModelError
 
 ANCESTRAL_UP_TO = (
     10  # schedules of at most this many steps are sampled one by one (published: T = 4)
@@ -193,25 +193,18 @@ def load_generator(
     """
     if model == MODELLED:
         return ModelledGenerator()
-    resolved = resolve_device(device)
-    installed = find_model(model)
-    key = f"synthesis:{installed.path}:{installed.path.stat().st_mtime_ns}:{resolved}"
-    if key not in cache:
-        callback("loading the model", 0, 1)
-        for old in [name for name in cache if name.startswith("synthesis:")]:
-            del cache[old]
-        checkpoint = read_checkpoint(installed.path, expect="difftumor_diffusion")
-        networks = networks_from(checkpoint.tensors, str(installed.path))
-        facts = {
-            "id": installed.id,
-            "title": installed.card.get("title", installed.id),
-            "sha256": installed.card.get("sha256") or file_sha256(installed.path),
-            "licence": installed.card.get("licence"),
-            "steps_T": networks.schedule.length,
-            "keeps_grain": bool(installed.card.get("recommended", {}).get("keep_grain", False)),
-        }
-        cache[key] = DiffusionGenerator(networks.to(resolved), resolved, facts)
-    return cache[key]
+    return cached("synthesis", [model], device, cache, callback, open_generator)[0]
+
+
+def open_generator(installed: InstalledModel, device: torch.device) -> DiffusionGenerator:
+    """Read the weights of a model and build its networks.  Raises: ModelError: not a synthesis model, damaged."""
+    checkpoint = read_checkpoint(installed.path, expect="difftumor_diffusion")
+    networks = networks_from(checkpoint.tensors, str(installed.path))
+    facts = facts_of(installed, installed.card) | {
+        "steps_T": networks.schedule.length,
+        "keeps_grain": bool(installed.card.get("recommended", {}).get("keep_grain", False)),
+    }
+    return DiffusionGenerator(networks.to(device), device, facts)
 
 
 def networks_from(tensors: dict[str, Tensor], source: str) -> SynthesisNetworks:

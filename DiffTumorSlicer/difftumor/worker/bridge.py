@@ -84,7 +84,7 @@ class Bridge:
         self,
         python: str | Path | None = None,
         *,
-        tasks: str = "difftumor.tasks",
+        tasks: str = "difftumor.worker.tasks",
         command: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
         log_folder: Path | None = None,

@@ -286,7 +286,7 @@ def _offer_ourselves_to_the_oom_killer() -> None:
 def main() -> None:
     """Run the worker until its stdin ends."""
     parser = argparse.ArgumentParser(prog="difftumor.worker", description=main.__doc__)
-    parser.add_argument("--tasks", default="difftumor.tasks", help="module that holds TASKS")
+    parser.add_argument("--tasks", default="difftumor.worker.tasks", help="module that holds TASKS")
     parser.add_argument("--session", type=Path, help="folder to remove if the parent is killed")
     arguments = parser.parse_args()
     commands, events = _take_over_standard_streams()

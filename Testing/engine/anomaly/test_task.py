@@ -13,7 +13,6 @@ from difftumor.ellipsoids import ellipsoid_mask
 from difftumor.grids import Grid, GridError
 from difftumor.parameters import AnomalyParameters, from_dict, to_dict
 from difftumor.provenance import describe, image_hash, read_sidecar, write_json
-from difftumor.tasks import TASKS
 from difftumor.worker.bridge import Bridge
 from difftumor.worker.protocol import (
     Cancelled,
@@ -25,6 +24,7 @@ from difftumor.worker.protocol import (
     read_partial,
     write_array,
 )
+from difftumor.worker.tasks import TASKS
 from Testing.tiny_anomaly import MR, write_tiny_model
 
 AFFINE = np.diag([-2.0, -2.0, 4.0, 1.0])

@@ -17,10 +17,10 @@ from difftumor.cli import main
 from difftumor.ellipsoids import ellipsoid_mask
 from difftumor.grids import Grid
 from difftumor.learning.learned import read_learned_model
-from difftumor.learning.task import learn_task
 from difftumor.parameters import LearningParameters, to_dict
 from difftumor.provenance import image_hash, read_sidecar
 from difftumor.worker.protocol import read_array, write_array
+from difftumor.worker.tasks import TASKS
 from Testing.tiny_anomaly import MR, write_tiny_model
 
 AFFINE = np.diag([-2.0, -2.0, 4.0, 1.0])
@@ -175,7 +175,7 @@ def test_the_worker_gives_what_the_command_gives(files, tmp_path):
     assert run(files, tmp_path / "a.nii.gz", organ=files["organ"]) == 0
     folder = put(tmp_path / "request", files)
     wanted = request(files, model_folder=str(tmp_path / "model"))
-    answer = learn_task(wanted, folder, a_context())
+    answer = TASKS["learn"](wanted, folder, a_context())
     box = tuple(slice(*span) for span in answer["box"])
     whole = np.zeros(SHAPE, np.uint8)
     whole[box] = read_array(folder, "segmentation")
@@ -291,5 +291,5 @@ def test_what_the_worker_refuses(files, tmp_path):
     ):
         folder = put(tmp_path / str(number), files, **arrays)
         with pytest.raises(ValueError, match=said):
-            learn_task(request(files, **wishes), folder, a_context())
+            TASKS["learn"](request(files, **wishes), folder, a_context())
         assert not (folder / "segmentation.npy").exists()

@@ -11,8 +11,8 @@ import pytest
 from difftumor.cli import main
 from difftumor.grids import Grid
 from difftumor.provenance import image_hash, read_sidecar
-from difftumor.segmentation.task import segmentation
 from difftumor.worker.protocol import read_array, write_array
+from difftumor.worker.tasks import TASKS
 from Testing.tiny_segmenter import write_tiny_segmenter
 
 AFFINE = np.diag([-1.1, -1.1, 2.0, 1.0])
@@ -197,7 +197,7 @@ def test_the_worker_s_task_gives_what_the_command_gives(folder, tmp_path):
         "device": "cpu",
     }
     context = Context()
-    answer = segmentation(request, tmp_path, context)
+    answer = TASKS["segmentation"](request, tmp_path, context)
     labels = read_array(tmp_path, "labels")
     grid = Grid(SHAPE, image.affine)
     box = tuple(slice(*span) for span in answer["box"])
@@ -217,7 +217,7 @@ def test_the_worker_s_task_gives_what_the_command_gives(folder, tmp_path):
     organ[8:30, 9:28, 5:15] = 1
     write_array(tmp_path, "organ", organ)
     context.told.clear()
-    again = segmentation(request, tmp_path, context)
+    again = TASKS["segmentation"](request, tmp_path, context)
     assert "organ" in again["sha256"]
     assert again["box"] == [[8, 30], [9, 28], [5, 15]]
     assert "loading the model" not in [stage for stage, _, _ in context.told]
