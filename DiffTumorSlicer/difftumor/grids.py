@@ -182,6 +182,12 @@ def crop_grid(
     return Grid(_check_shape(shape), affine)
 
 
+def slice_of(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """View of one slice; `ndarray.take` would copy the whole of a volume that was read from a NIfTI file."""
+    view: NDArray[Any] = array[(slice(None),) * axis + (index,)]
+    return view
+
+
 def corners_of(low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
     """Return the eight corners of an index-space box, (8, 3)."""
     pairs = np.stack([np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)])

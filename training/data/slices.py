@@ -26,10 +26,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from difftumor import phantom
-from difftumor.anomaly.layout import AnomalyError
 from difftumor.anomaly.slices import SliceFormat
 from difftumor.fields import number, option
 from difftumor.grids import GridError
+from difftumor.images.mr import CaseError
 from difftumor.images.volumes import VolumeError
 from difftumor.options import registry
 from training.data.datalists import DatalistError
@@ -216,7 +216,7 @@ def _draw(
             slices = patient_slices(
                 reader(name), made_for, rules, surplus=writer.diseased - writer.healthy, span=span
             )
-        except AnomalyError as error:
+        except CaseError as error:
             logger.warning("%s is left out: %s", name, error)
             slices = None
         writer.add(name, slices)

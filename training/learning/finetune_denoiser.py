@@ -33,10 +33,10 @@ from training.learning.few_labels import (
     run_table,
 )
 from training.learning.labelled_slices import LabelledSlices
+from training.learning.plateau import PlateauRate
 from training.learning.presets import FINETUNE_PRESETS
 from training.learning.slice_variations import vary
 from training.loop.config import Stage, read_command_line
-from training.loop.plateau import PlateauRate
 from training.loop.steps import update
 
 VARIATION, NOISE = range(2)

@@ -30,9 +30,9 @@ from training.learning.few_labels import (
     run_table,
 )
 from training.learning.labelled_slices import LabelledSlices
+from training.learning.plateau import PlateauRate
 from training.learning.presets import PIXEL_CLASSIFIER_PRESETS
 from training.loop.config import Stage, read_command_line
-from training.loop.plateau import PlateauRate
 
 FLIPS = 5200  # separates the draws of mirrored slices from others of the seed
 SLICES_AT_ONCE = 8

@@ -22,7 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.grids import Box, Grid
+from difftumor.grids import Box, Grid, slice_of
+from difftumor.images.mr import CaseError
 from difftumor.parameters import Plane
 
 # Patient axis (R, A, S = 0, 1, 2) of the slice normal, of the rows and of the columns.
@@ -34,7 +35,7 @@ PLANES: dict[Plane, tuple[int, int, int]] = {
 AXIS_NAMES = "IJK"
 
 
-class AnomalyError(ValueError):
+class AnomalyError(CaseError):
     """No anomaly map can be made of this input: what is wrong, why, and what to do next."""
 
 
@@ -203,12 +204,6 @@ def share_outside(organ: NDArray[np.bool_], layout: Layout, grid: Grid) -> float
         whole += len(voxels)
         inside += int(crop.contains(grid.to_ras(voxels)).sum())
     return 1 - inside / max(whole, 1)
-
-
-def slice_of(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
-    """View of one slice; `ndarray.take` would copy the whole of a volume that was read from a NIfTI file."""
-    view: NDArray[Any] = array[(slice(None),) * axis + (index,)]
-    return view
 
 
 def slice_box(grid: Grid, axis: int, index: int) -> Box:

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftumor.anomaly import maps
-from difftumor.anomaly.layout import slice_of
 from difftumor.anomaly.settings import AnomalySettings
 from difftumor.anomaly.stack import SliceStack
-from difftumor.grids import Box, Grid
+from difftumor.grids import Box, Grid, slice_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,10 +22,9 @@ from difftumor.anomaly.layout import (
     share_outside,
     slice_axis,
     slice_box,
-    slice_of,
 )
 from difftumor.anomaly.stack import SliceStack
-from difftumor.grids import Grid
+from difftumor.grids import Grid, slice_of
 from difftumor.images.mr import (
     REGISTRATION_ADVICE,
     channels_of,

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.anomaly.layout import AnomalyError, slice_of
-from difftumor.grids import Grid
+from difftumor.grids import Grid, slice_of
 from difftumor.images.sequences import canonical
 
 REGISTRATION_ADVICE = (
@@ -30,6 +29,10 @@ MIN_BACKGROUND = 0.15
 MIN_BORDER = 0.98
 
 
+class CaseError(ValueError):
+    """The images of a case cannot be used together, or not by a model: what is wrong, why, and what to do next."""
+
+
 def check_same_geometry(grids: Mapping[str, Grid], tolerance: float = 0.1) -> None:
     """Check that the images of a case lie on each other, voxel by voxel.
 
@@ -38,7 +41,7 @@ def check_same_geometry(grids: Mapping[str, Grid], tolerance: float = 0.1) -> No
     Args:
         grids: by name of the image, the first is what the others are compared with.
         tolerance: allowed distance of two voxel centres, in smallest voxel sizes.
-    Raises: AnomalyError: names the two images, how they differ, and how to register them.
+    Raises: CaseError: names the two images, how they differ, and how to register them.
     """
     names = list(grids)
     for name in names[1:]:
@@ -51,7 +54,7 @@ def check_same_geometry(grids: Mapping[str, Grid], tolerance: float = 0.1) -> No
             how = f"their voxels lie up to {apart:.3g} mm apart"
         else:
             continue
-        raise AnomalyError(
+        raise CaseError(
             f"{names[0]} and {name} have different geometry ({how}), but the model compares them voxel by voxel. "
             + REGISTRATION_ADVICE
         )
@@ -66,13 +69,13 @@ def channels_of(
         images: by name, any spelling that `sequences` knows.
         channel_order: names that the model wants.
     Returns: the images, and the names of those that it does not use.
-    Raises: AnomalyError: one is missing or given twice.
+    Raises: CaseError: one is missing or given twice.
     """
     found: dict[str, str] = {}
     for name in images:
         ours = canonical(name)
         if ours in found:
-            raise AnomalyError(
+            raise CaseError(
                 f"{found[ours]} and {name} are the same sequence. Give each sequence once."
             )
         found[ours] = name
@@ -80,7 +83,7 @@ def channels_of(
     if missing := [
         name for name, ours in zip(channel_order, wanted, strict=True) if ours not in found
     ]:
-        raise AnomalyError(
+        raise CaseError(
             f"the model needs {', '.join(channel_order)}, but {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing (given: {', '.join(images) or 'nothing'}). Add what is "
             "missing, say which image is which (NAME=PATH), or choose a model for these images."
@@ -95,7 +98,7 @@ def find_brain(images: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
     Args:
         images: (I, J, K) each.
     Returns: bool (I, J, K), holes filled slice by slice along K.
-    Raises: AnomalyError: the background is not one value: the skull may still be there.
+    Raises: CaseError: the background is not one value: the skull may still be there.
     """
     brain: NDArray[np.bool_] | None = None
     for name, image in images.items():
@@ -106,13 +109,13 @@ def find_brain(images: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
         background = values[counts.argmax()]
         shown = image != background
         if counts.max() < MIN_BORDER * border.size or shown.mean() > 1 - MIN_BACKGROUND:
-            raise AnomalyError(
+            raise CaseError(
                 f"{name} is not skull-stripped: around the head there is no background of one value. The model "
                 "knows brains only and would mark skull and scalp. " + STRIPPING_ADVICE
             )
         brain = shown if brain is None else brain | shown
     if brain is None or not brain.any():
-        raise AnomalyError(
+        raise CaseError(
             "the images are empty: they hold one value everywhere. Choose other images."
         )
     return np.stack(

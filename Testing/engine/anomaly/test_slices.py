@@ -21,7 +21,7 @@ from difftumor.anomaly.slices import (
 )
 from difftumor.ellipsoids import ellipsoid_mask, rotation_matrix
 from difftumor.grids import Grid
-from difftumor.images.mr import check_same_geometry
+from difftumor.images.mr import CaseError, check_same_geometry
 
 CT = SliceFormat(32, (2.0, 2.0), (-50.0, 150.0))
 MR = SliceFormat(48, (2.0, 2.0), None, (0.0, 1.0), ("t1", "t1ce", "t2", "flair"), "MR")
@@ -323,7 +323,7 @@ def test_skull_stripped_images_need_no_mask_and_others_are_told_what_makes_one()
     assert np.array_equal(with_mask.organ, without.organ)
     rng = np.random.default_rng(0)
     scanner = {name: image + rng.normal(20, 5, grid.shape) for name, image in images.items()}
-    with pytest.raises(AnomalyError, match="not skull-stripped") as caught:
+    with pytest.raises(CaseError, match="not skull-stripped") as caught:
         prepare_mr(scanner, grid, None, MR)
     assert "HDBrainExtraction" in str(caught.value)
     assert "SwissSkullStripper" in str(caught.value)
@@ -333,9 +333,9 @@ def test_missing_doubled_and_spare_sequences():
     grid = GRIDS["upright"]
     images, brain = a_head(grid)
     three = {name: image for name, image in images.items() if name != "T1ce"}
-    with pytest.raises(AnomalyError, match="t1ce is missing"):
+    with pytest.raises(CaseError, match="t1ce is missing"):
         prepare_mr(three, grid, brain, MR)
-    with pytest.raises(AnomalyError, match="the same sequence"):
+    with pytest.raises(CaseError, match="the same sequence"):
         prepare_mr({**images, "t1c": images["T1ce"]}, grid, brain, MR)
     stack = prepare_mr({**images, "dwi": images["T1"]}, grid, brain, MR)
     assert any("dwi is not used" in note for note in stack.notes)
@@ -344,13 +344,13 @@ def test_missing_doubled_and_spare_sequences():
 def test_models_of_the_other_modality_are_refused():
     grid = GRIDS["upright"]
     images, brain = a_head(grid)
-    with pytest.raises(AnomalyError, match="made for one CT"):
+    with pytest.raises(CaseError, match="made for one CT"):
         prepare(images, grid, brain, CT)
-    with pytest.raises(AnomalyError, match="made for one CT"):
+    with pytest.raises(CaseError, match="made for one CT"):
         prepare({"flair": images["FLAIR"]}, grid, brain, CT)
-    with pytest.raises(AnomalyError, match="missing"):
+    with pytest.raises(CaseError, match="missing"):
         prepare({"ct": a_ramp(grid)}, grid, brain, MR)
-    with pytest.raises(AnomalyError, match="not for MR"):
+    with pytest.raises(CaseError, match="not for MR"):
         prepare_mr(images, grid, brain, CT)
 
 
@@ -377,7 +377,7 @@ def test_sequences_of_different_geometry_are_told_apart_and_the_modules_named():
     moved = grid.affine.copy()
     moved[0, 3] += 3
     for other in (Grid(grid.shape, moved), Grid((48, 52, 20), grid.affine)):
-        with pytest.raises(AnomalyError, match="flair and t1 have different geometry") as caught:
+        with pytest.raises(CaseError, match="flair and t1 have different geometry") as caught:
             check_same_geometry({"flair": grid, "t1": other})
         assert "General Registration (BRAINS)" in str(caught.value)
         assert "Elastix" in str(caught.value)

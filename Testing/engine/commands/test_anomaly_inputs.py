@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from difftumor.anomaly.layout import AnomalyError
 from difftumor.commands.anomaly_inputs import Case, assign_channels, cases_in, read_case
 from difftumor.console import Reporter
+from difftumor.images.mr import CaseError
 from difftumor.options import UsageError
 
 MR = ("t1", "t1c", "t2", "flair")
@@ -156,5 +156,5 @@ def test_a_case_is_read_with_its_organ_and_described(tmp_path):
 
 def test_sequences_on_different_grids_name_the_remedy(tmp_path):
     files = {"t1": image(tmp_path / "t1.nii.gz"), "flair": image(tmp_path / "f.nii.gz", shift=2.5)}
-    with Reporter(quiet=True) as reporter, pytest.raises(AnomalyError, match="BRAINS"):
+    with Reporter(quiet=True) as reporter, pytest.raises(CaseError, match="BRAINS"):
         read_case(Case("a", files, None), "MR", None, reporter)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from difftumor.anomaly.layout import AnomalyError, slice_axis
+from difftumor.anomaly.layout import slice_axis
 from difftumor.ellipsoids import ellipsoid_mask, rotation_matrix
 from difftumor.grids import Grid
+from difftumor.images.mr import CaseError
 from difftumor.learning.ensemble import label_weights, train_ensemble
 from difftumor.learning.feature_slices import fineness_for
 from difftumor.learning.features_model import (
@@ -153,7 +154,7 @@ def test_several_labels_keep_their_values_and_names(folders):
 
 def test_a_missing_sequence_is_named(folders):
     images, grid, organ, tumor = a_case()
-    with pytest.raises(AnomalyError, match=r"t1, t2, flair are missing|are missing"):
+    with pytest.raises(CaseError, match=r"t1, t2, flair are missing|are missing"):
         run(opened(folders["mr"]), ({"t1c": images["ct"]}, grid, organ, tumor))
 
 

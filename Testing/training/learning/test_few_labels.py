@@ -22,6 +22,7 @@ from training.learning.config import LabelledData, Plateau, Variations
 from training.learning.diffusion_sources import open_diffusion
 from training.learning.few_labels import Epochs, cells, fill_table
 from training.learning.labelled_slices import mean_of, measure, split_of
+from training.learning.plateau import PlateauRate
 from training.learning.presets import (
     FINETUNE_PRESETS,
     PIXEL_CLASSIFIER_PRESETS,
@@ -30,7 +31,6 @@ from training.learning.presets import (
 from training.learning.representation import RepresentationTraining, open_batches
 from training.learning.slice_variations import vary
 from training.loop.loop import train
-from training.loop.plateau import PlateauRate
 from training.loop.runs import RunError
 
 TINY = REPRESENTATION_PRESETS["tiny"][1]
