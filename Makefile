@@ -4,16 +4,20 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.ready-docs
 # The first that really runs: a version manager may leave names that do not.
 BASE_PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c '' 2>/dev/null && command -v $$p && break; done)
 export OMP_WAIT_POLICY := PASSIVE
 OUT ?= demo-output
 
-.PHONY: help setup demo test lint evaluate soak benchmark clean
+.PHONY: help setup demo test test-fast lint docs evaluate soak benchmark clean
 
 help:
 	@echo "make demo [CT=scan.nii.gz]  synthesize tumors in a phantom (and in your CT), heat maps: pictures and NIfTI files"
 	@echo "make test                   the whole suite, with the list of what was skipped and why"
+	@echo "make test-fast              a good part of it in under 3 minutes; what it leaves out stands in Testing/slow.txt"
+	@echo "make lint                   style, types and spelling"
+	@echo "make docs                   the documentation site, in site/index.html"
 	@echo "make evaluate               figures of the demonstration models on unseen phantoms"
 	@echo "make soak                   long fault campaigns"
 	@echo "make benchmark              time and memory tables"
@@ -42,6 +46,19 @@ lint: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+$(DOCS_READY): $(READY)
+	$(PYTHON) -m pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# Strict: a dead link or anchor, a page in no menu or a docstring that cannot be read fails.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --clean
+
+# What takes longest is left out by name (files, or single tests); the rest shows most mistakes.
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  $$(sed -n 's/^\(Testing[^ ]*\).*/--deselect=\1/p' Testing/slow.txt)
+
 evaluate: $(READY)
 	failed=0; for subject in demo_models anomaly segmentation learning; do \
 	  PYTHONPATH=. $(PYTHON) Testing/evaluate/evaluate_$$subject.py || failed=1; done; exit $$failed
@@ -53,4 +70,4 @@ benchmark: $(READY)
 	for program in Testing/benchmarks/benchmark_*.py; do $(PYTHON) $$program || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(OUT) site .pytest_cache .ruff_cache .mypy_cache .hypothesis

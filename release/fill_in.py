@@ -1,4 +1,4 @@
-"""Write what only the owner knows (owner.json) and the lists of files to where they are needed.
+"""Write what only the owner knows (owner.json), the version and the lists of files to where they are needed.
 
     python release/fill_in.py            # after a change of owner.json, of a screenshot, or of which files there are
     python release/fill_in.py --check    # say what is out of date or not filled in yet; exit code 1 if something is
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +22,7 @@ MODULE = "DiffTumorSlicer"
 SCRIPT_FOLDERS = ("DiffTumorSlicerLib", "difftumor")
 RESOURCE_FOLDER = "Resources"
 
-Render = Callable[[str], str]
+CONTACT = r"<!-- contact -->(.*)<!-- /contact -->"
 
 
 def owner() -> dict[str, object]:
@@ -55,6 +54,12 @@ def screenshots(root: Path = ROOT) -> list[str]:
     return [path.relative_to(root).as_posix() for path in found]
 
 
+def version(root: Path = ROOT) -> str:
+    """The version, from the one place where it stands; read as text, so that nothing has to be installed."""
+    text = (root / MODULE / "difftumor" / "__init__.py").read_text(encoding="utf-8")
+    return re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
+
+
 def places(root: Path = ROOT) -> dict[str, list[tuple[str, str]]]:
     """Which line of which file says what: {file: [(pattern with one group, what the group shall be)]}."""
     facts = owner()
@@ -81,7 +86,14 @@ def places(root: Path = ROOT) -> dict[str, list[tuple[str, str]]]:
             (r'"scm_url": "(.*)"', f"{address}.git"),
             (r'"scm_revision": "(.*)"', str(facts["branch"])),
         ],
-        "README.md": [(r"<!-- contact -->(.*)<!-- /contact -->", str(facts["contact"]))],
+        "README.md": [(CONTACT, str(facts["contact"]))],
+        "SECURITY.md": [(CONTACT, str(facts["contact"]))],
+        "CITATION.cff": [
+            (r"^authors:\n((?:  .*\n)*)", "".join(map(_author, people))),
+            (r'^repository-code: "(.*)"$', address),
+            (r'^version: "(.*)"$', version(root)),
+        ],
+        "mkdocs.yml": [(r"^repo_url: (.*)$", address)],
     }
 
 
@@ -125,6 +137,18 @@ def main(arguments: list[str]) -> int:
             path.write_text(text, encoding="utf-8", newline="\n")
             print(path.relative_to(ROOT))  # noqa: T201
     return 0
+
+
+def _author(person: str) -> str:
+    """An entry of CITATION.cff of "Given Names Family (Organization)"; an organization may stand alone."""
+    found = re.fullmatch(r"(.+) (\S+) \((.+)\)", person)
+    if found is None or PLACEHOLDER in person:
+        return f'  - name: "{person}"\n'
+    given, family, organization = found.groups()
+    return (
+        f'  - given-names: "{given}"\n    family-names: "{family}"\n'
+        f'    affiliation: "{organization}"\n'
+    )
 
 
 def _lines(names: list[str]) -> str:

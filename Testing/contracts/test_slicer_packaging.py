@@ -245,7 +245,7 @@ def test_the_tutorial_shows_every_picture_and_all_are_small():
     [
         # Extensions Index, questions of the review (specs/slicer.md 1.1) and sections of 1.4.
         "Research use only, not a medical device", "patents", "non-commercial use", "## Cite", "## Privacy",
-        "## Where things lie, and how to remove them", "## Offline and behind a proxy", "## Licences",
+        "## Where things lie, and how to remove them", "## Offline and behind a proxy", "## Licenses",
         "## Contact", "Sample Data", "*Volumes*", "*Synthesis*", "*Models*", "docs/tutorial.md",
     ],
 )  # fmt: skip

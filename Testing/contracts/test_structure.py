@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -60,12 +59,6 @@ def module_name(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-# Every page that people read.
-PAGES = [
-    path.relative_to(ROOT).as_posix()
-    for folder in (ROOT, ROOT / "docs", ROOT / "training", ROOT / "release")
-    for path in sorted(folder.glob("*.md"))
-]
 MODULES = {module_name(path): path for path in sorted(ENGINE.rglob("*.py"))}
 
 
@@ -167,20 +160,6 @@ def test_no_file_of_the_project_is_real_data_or_foreign_weights():
         ".npy",
     )
     assert [name for name in tracked if name.endswith(heavy) and not name.startswith(allowed)] == []
-
-
-@each("page", PAGES)
-def test_no_link_of_the_documents_is_dead(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    missing = [a for a in links if "://" not in a and not ((ROOT / page).parent / a).exists()]
-    assert missing == []
-
-
-@each("page", PAGES)
-def test_no_merge_is_left_half_done(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert re.findall(r"^(?:<<<<<<<|>>>>>>>) .*$", text, flags=re.MULTILINE) == []
 
 
 def test_the_demonstration_models_are_packaged_and_small():
