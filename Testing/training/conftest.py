@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from training.data.scans import Data
+from training.data.scans import Data, cases_of
 from training.loop.loop import train
 from training.synthesis.autoencoder import AutoencoderTraining
 from training.synthesis.config import AutoencoderConfig
@@ -67,7 +67,7 @@ def trained_autoencoder(data: Data, tmp_path_factory: pytest.TempPathFactory) ->
     config = replace(
         AUTOENCODER_PRESETS["tiny"][1], data=data, run=tmp_path_factory.mktemp("runs") / "stage1"
     )
-    assert train(config, AutoencoderTraining)
+    assert train(config, AutoencoderTraining, cases_of)
     return config.run
 
 

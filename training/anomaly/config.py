@@ -6,29 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difftumor.fields import inherited, number, option
+from training.data.slice_batches import SliceData
 from training.loop.config import Averaging, Checked, Optimizer, RunConfig, SliceRun
-
-
-@dataclass(frozen=True)
-class SliceData(Checked):
-    """Which slices are learned from, and how they are varied.  Of their labels only healthy/diseased is read."""
-
-    folder: Path = option(
-        Path("runs/slices"),
-        "Slice sets, written by `python -m training.data.slices`: its folders train and "
-        "validation.",
-        lasting=False,
-    )
-    diseased_share: float = number(
-        0.0, 0, 1, "", "Share of diseased slices in a batch, on average; 0 draws all slices alike."
-    )
-    flip: float = number(0.0, 0, 1, "", "Chance that a slice is mirrored left to right.")
-    shift: int = number(
-        0, 0, 64, "pixels", "Slices are moved by up to so many pixels along both axes."
-    )
-    brightness: float = number(
-        0.0, 0, 1, "", "Values inside the organ are multiplied by 1 +- up to this."
-    )
 
 
 @dataclass(frozen=True)

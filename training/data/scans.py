@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -357,3 +358,16 @@ def scaled(ct: NDArray[np.int16], fill: float | None) -> NDArray[np.float32]:
         inside = values[~padding]
         values[padding] = (inside.min() if inside.size else -1.0) if fill is None else fill
     return values
+
+
+class ScanConfig(Protocol):
+    """What is read of a program's configuration."""
+
+    @property
+    def data(self) -> Data:
+        """Which scans and phantoms."""
+
+
+def cases_of(config: ScanConfig) -> list[Case]:
+    """The data of programs that cut crops out of scans; see `prepare_cases`."""
+    return prepare_cases(config.data)

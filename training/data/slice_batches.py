@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.anomaly.config import AnomalyClassifierConfig, AnomalyDiffusionConfig, SliceData
+from difftumor.fields import number, option
 from training.data.slice_sets import SliceSet, read_slice_set
+from training.loop.config import Checked
 
 HEALTHY, DISEASED = 0, 1
+
+
+@dataclass(frozen=True)
+class SliceData(Checked):
+    """Which slices are learned from, and how they are varied.  Of their labels only healthy/diseased is read."""
+
+    folder: Path = option(
+        Path("runs/slices"),
+        "Slice sets, written by `python -m training.data.slices`: its folders train and "
+        "validation.",
+        lasting=False,
+    )
+    diseased_share: float = number(
+        0.0, 0, 1, "", "Share of diseased slices in a batch, on average; 0 draws all slices alike."
+    )
+    flip: float = number(0.0, 0, 1, "", "Chance that a slice is mirrored left to right.")
+    shift: int = number(
+        0, 0, 64, "pixels", "Slices are moved by up to so many pixels along both axes."
+    )
+    brightness: float = number(
+        0.0, 0, 1, "", "Values inside the organ are multiplied by 1 +- up to this."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +172,15 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "cpu" else torch.channels_last
 
 
-def open_batches(config: AnomalyDiffusionConfig | AnomalyClassifierConfig) -> SliceBatches:
+class SliceConfig(Protocol):
+    """What is read of a program's configuration."""
+
+    @property
+    def data(self) -> SliceData:
+        """Which slices."""
+
+
+def open_batches(config: SliceConfig) -> SliceBatches:
     """The slices of a run's configuration.
 
     Raises: FileNotFoundError, ValueError: if the set is missing or cannot be used.

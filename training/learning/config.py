@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from difftumor.fields import inherited, number, option
-from training.anomaly.config import GuidedUNetSize, SliceData
+from training.anomaly.config import GuidedUNetSize
+from training.data.slice_batches import SliceData
 from training.loop.config import Averaging, Checked, Optimizer, Reporting, RunConfig, SliceRun
 
 PAPER_COUNTS = (10, 20, 30, 40, 50)

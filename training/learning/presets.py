@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.anomaly.config import GuidedUNetSize, SliceData
+from training.anomaly.config import GuidedUNetSize
+from training.data.slice_batches import SliceData
 from training.learning.config import (
     FinetuneConfig,
     LabelledData,

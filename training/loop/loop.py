@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from difftumor.devices import DeviceError
 from difftumor.weights.cards import ModelError
-from training.data.scans import prepare_cases
 from training.loop.config import (
     Averaging,
     Optimizer,
@@ -81,12 +80,7 @@ Build = Callable[[Fabric, Any, Any], Program]
 Prepare = Callable[[Any], Any]
 
 
-def cases_of(config: Any) -> Any:
-    """The data of programs that cut crops out of scans."""
-    return prepare_cases(config.data)
-
-
-def run_program(config: RunConfig, build: Build, prepare: Prepare = cases_of) -> int:
+def run_program(config: RunConfig, build: Build, prepare: Prepare) -> int:
     """What the programs' `main` do with their configuration (see `train`).
 
     Returns: exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
@@ -125,7 +119,7 @@ def exit_code(config: Any, work: Callable[[], bool]) -> int:
     return 1
 
 
-def train(config: RunConfig, build: Build, prepare: Prepare = cases_of) -> bool:
+def train(config: RunConfig, build: Build, prepare: Prepare) -> bool:
     """Begin or continue a run.
 
     Args:

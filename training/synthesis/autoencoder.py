@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from difftumor.networks.vqgan import VQGAN
-from training.data.scans import Case, draw_reconstruction_crop, random_generator
+from training.data.scans import Case, cases_of, draw_reconstruction_crop, random_generator
 from training.loop.config import Stage, read_command_line
 from training.loop.loop import run_program
 from training.loop.steps import shares, update
@@ -292,7 +292,7 @@ def main(args: list[str] | None = None) -> int:
     config = read_command_line(
         AUTOENCODER_PRESETS, "python -m training.synthesis.autoencoder", args
     )
-    return run_program(config, AutoencoderTraining)
+    return run_program(config, AutoencoderTraining, cases_of)
 
 
 if __name__ == "__main__":

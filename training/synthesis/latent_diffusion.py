@@ -18,7 +18,7 @@ from difftumor.diffusion.sampling import denormalize_latent, sample_ddim, sample
 from difftumor.diffusion.schedules import Schedule, cosine_betas
 from difftumor.networks.latent_unet import LatentUNet
 from difftumor.networks.vqgan import VQGAN
-from training.data.scans import Case, draw_tumor_crop, random_generator
+from training.data.scans import Case, cases_of, draw_tumor_crop, random_generator
 from training.loop.config import Stage, read_command_line
 from training.loop.loop import run_program
 from training.loop.steps import passes, shares, update
@@ -196,7 +196,7 @@ def main(args: list[str] | None = None) -> int:
     config = read_command_line(
         DIFFUSION_PRESETS, "python -m training.synthesis.latent_diffusion", args
     )
-    return run_program(config, DiffusionTraining)
+    return run_program(config, DiffusionTraining, cases_of)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from difftumor.anomaly.slices import SliceFormat, slice_axis
 from difftumor.diffusion.schedules import linear_betas, respace
 from difftumor.ellipsoids import ellipsoid_mask, rotation_matrix
 from difftumor.grids import Grid
+from difftumor.images.mr import CaseError
 from difftumor.parameters import AnomalyParameters
 from difftumor.worker.protocol import Cancelled
 from Testing.healing_model import CT, HealingModel
@@ -412,7 +413,7 @@ def test_models_and_images_that_do_not_fit_are_refused():
     no_index.healthy_index = None
     with pytest.raises(AnomalyError, match="healthy_index"):
         run(no_index)
-    with pytest.raises(AnomalyError, match="t1, flair are missing"):
+    with pytest.raises(CaseError, match="t1, flair are missing"):
         run(HealingModel(MR))
     with pytest.raises(AnomalyError, match="needs its mask"):
         run(case=(scan, grid, None))

@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from difftumor.anomaly.compute import AnomalyError, compute_anomaly
+from difftumor.anomaly.compute import compute_anomaly
 from difftumor.anomaly.model import load_anomaly_model
 from difftumor.anomaly.slices import SliceFormat, prepare_mr
 from difftumor.ellipsoids import ellipsoid_mask
 from difftumor.grids import Grid
-from difftumor.images.mr import check_same_geometry
+from difftumor.images.mr import CaseError, check_same_geometry
 from difftumor.images.volumes import read_mask, read_volume
 from difftumor.parameters import AnomalyParameters
 from difftumor.weights.models import ModelError
@@ -111,7 +111,7 @@ def test_two_of_four_sequences_are_not_enough_and_the_missing_ones_are_named(sha
     brain_mask = read_mask(folder / "brainmask.nii.gz", None, flair.grid)
     images = {"flair": flair.array, "t1c": t1c.array}
     four = SliceFormat(48, (4.0, 4.0), None, (0.0, 1.0), FOUR, "MR")
-    with pytest.raises(AnomalyError, match="t1, t2 are missing"):
+    with pytest.raises(CaseError, match="t1, t2 are missing"):
         prepare_mr(images, flair.grid, brain_mask, four)
     # z-scores are as good as any other values; a bright lesion stays bright.
     two = replace(four, channel_order=("t1ce", "flair"))

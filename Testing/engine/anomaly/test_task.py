@@ -11,6 +11,7 @@ import pytest
 from difftumor.anomaly.compute import AnomalyError
 from difftumor.ellipsoids import ellipsoid_mask
 from difftumor.grids import Grid, GridError
+from difftumor.images.mr import CaseError
 from difftumor.parameters import AnomalyParameters, from_dict, to_dict
 from difftumor.provenance import describe, image_hash, read_sidecar, write_json
 from difftumor.worker.bridge import Bridge
@@ -139,7 +140,7 @@ def test_sequences_of_another_geometry_are_refused_before_anything_is_computed(m
     moved = AFFINE.copy()
     moved[2, 3] = 9
     request = ask(models.mr) | {"affines": {"t1": moved.tolist()}}
-    with pytest.raises(AnomalyError, match="different geometry"):
+    with pytest.raises(CaseError, match="different geometry"):
         TASKS["anomaly"](request, folder, a_context())
     assert sorted(path.name for path in folder.iterdir()) == ["image_flair.npy", "image_t1.npy"]
 

@@ -17,12 +17,12 @@ from Testing.training.synthesis.test_programs import assert_same, checkpoint, st
 from training.anomaly import diffusion as anomaly_diffusion
 from training.anomaly.classifier import AnomalyClassifierTraining
 from training.anomaly.classifier import draw_times as classifier_times
-from training.anomaly.config import AnomalyDiffusionConfig, SliceData
+from training.anomaly.config import AnomalyDiffusionConfig
 from training.anomaly.diffusion import AnomalyDiffusionTraining
 from training.anomaly.diffusion import draw_times as diffusion_times
 from training.anomaly.export import Export, export
 from training.anomaly.presets import ANOMALY_CLASSIFIER_PRESETS, ANOMALY_DIFFUSION_PRESETS
-from training.data.slice_batches import SliceBatches, open_batches
+from training.data.slice_batches import SliceBatches, SliceData, open_batches
 from training.data.slice_sets import PatientSlices, SliceSetWriter, read_slice_set
 from training.loop.config import Optimizer, stage_at
 from training.loop.loop import make_fabric, train

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from difftumor.diffusion.sampling import predict_x_0
+from training.data.scans import cases_of
 from training.loop.config import Averaging, Optimizer
 from training.loop.loop import train
 from training.loop.runs import RunError
@@ -74,7 +75,7 @@ def test_autoencoder_loss_falls_on_one_sample(autoencoder_config: AutoencoderCon
 
     original = AutoencoderTraining.crops
     monkeypatch.setattr(AutoencoderTraining, "crops", same_crop)
-    assert train(config, AutoencoderTraining)
+    assert train(config, AutoencoderTraining, cases_of)
     losses = [row["l1"] for row in stats(config)]
     assert losses[29] < 0.5 * losses[0]
     assert losses[-1] < losses[0]  # also with the quantiser
@@ -88,7 +89,7 @@ def test_diffusion_loss_falls_on_one_sample(diffusion_config: DiffusionConfig, m
         "pairs",
         lambda self, _, count, edge, p=0: original(self, 0, count, edge, p),
     )
-    assert train(config, DiffusionTraining)
+    assert train(config, DiffusionTraining, cases_of)
     losses = [row["loss"] for row in stats(config)]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
@@ -98,11 +99,11 @@ def test_resumed_autoencoder_equals_the_straight_run(
 ):
     """10 + 10 steps are 20 steps bit for bit, codebook, averages and optimizer included."""
     straight = replace(autoencoder_config, run=tmp_path / "straight")
-    assert train(straight, AutoencoderTraining)
+    assert train(straight, AutoencoderTraining, cases_of)
     config = autoencoder_config
-    assert not train(config, stopping(AutoencoderTraining, 10))
+    assert not train(config, stopping(AutoencoderTraining, 10), cases_of)
     assert checkpoint(config)["step"] == 10
-    assert train(config, AutoencoderTraining)
+    assert train(config, AutoencoderTraining, cases_of)
     assert checkpoint(config)["step"] == 20
     assert_same(checkpoint(straight), checkpoint(config))
     assert checkpoint(config)["model"]["vqgan"]["codebook.N"].any()
@@ -112,18 +113,18 @@ def test_resumed_diffusion_equals_the_straight_run(
     diffusion_config: DiffusionConfig, tmp_path: Path
 ):
     straight = replace(diffusion_config, run=tmp_path / "straight")
-    assert train(straight, DiffusionTraining)
-    assert not train(diffusion_config, stopping(DiffusionTraining, 10))
-    assert train(diffusion_config, DiffusionTraining)
+    assert train(straight, DiffusionTraining, cases_of)
+    assert not train(diffusion_config, stopping(DiffusionTraining, 10), cases_of)
+    assert train(diffusion_config, DiffusionTraining, cases_of)
     assert checkpoint(diffusion_config)["step"] == 20
     assert_same(checkpoint(straight), checkpoint(diffusion_config))
 
 
 def test_resuming_with_other_settings_is_refused(autoencoder_config: AutoencoderConfig):
     short = replace(autoencoder_config, samples=2)
-    assert train(short, AutoencoderTraining)
+    assert train(short, AutoencoderTraining, cases_of)
     with pytest.raises(RunError, match=r"seed = 1234.*another --run"):
-        train(replace(short, seed=1), AutoencoderTraining)
+        train(replace(short, seed=1), AutoencoderTraining, cases_of)
 
 
 def test_a_run_leaves_its_configuration_statistics_pictures_and_tensorboard(
@@ -141,10 +142,10 @@ def test_a_run_leaves_its_configuration_statistics_pictures_and_tensorboard(
 
 def test_pool_of_latents_gives_windows_with_tumor(diffusion_config: DiffusionConfig):
     config = replace(diffusion_config, samples=8, pool=3, pool_edge=40)
-    assert train(config, DiffusionTraining)
+    assert train(config, DiffusionTraining, cases_of)
     pools = list(config.data.cache.glob("latents-*"))
     assert len(pools) == 1
-    assert train(replace(config, run=config.run.with_name("again")), DiffusionTraining)
+    assert train(replace(config, run=config.run.with_name("again")), DiffusionTraining, cases_of)
     assert list(config.data.cache.glob("latents-*")) == pools  # found, not made again
 
 
@@ -154,10 +155,10 @@ def test_discriminators_join_and_are_resumed(autoencoder_config: AutoencoderConf
     )
     config = replace(autoencoder_config, losses=losses, samples=8)
     straight = replace(config, run=tmp_path / "straight")
-    assert train(straight, AutoencoderTraining)
+    assert train(straight, AutoencoderTraining, cases_of)
     assert "hinge" in stats(straight)[-1]
-    assert not train(config, stopping(AutoencoderTraining, 3))
-    assert train(config, AutoencoderTraining)
+    assert not train(config, stopping(AutoencoderTraining, 3), cases_of)
+    assert train(config, AutoencoderTraining, cases_of)
     assert_same(checkpoint(straight), checkpoint(config))
 
 
@@ -166,8 +167,8 @@ def test_gradients_added_over_microbatches_are_those_of_the_batch(
 ):
     config = replace(autoencoder_config, samples=4)
     split = replace(config, run=tmp_path / "split", hardware=replace(config.hardware, microbatch=1))
-    assert train(config, AutoencoderTraining)
-    assert train(split, AutoencoderTraining)
+    assert train(config, AutoencoderTraining, cases_of)
+    assert train(split, AutoencoderTraining, cases_of)
     for a, b in zip(stats(config), stats(split), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
@@ -197,9 +198,9 @@ def test_two_processes_train_together(data, tmp_path: Path):
 def test_training_on_the_samplers_own_states_is_resumed_exactly(diffusion_config, tmp_path: Path):
     config = replace(diffusion_config, samples=8, own_states=0.8, own_states_from=2)
     straight = replace(config, run=tmp_path / "straight")
-    assert train(straight, DiffusionTraining)
-    assert not train(config, stopping(DiffusionTraining, 2))
-    assert train(config, DiffusionTraining)
+    assert train(straight, DiffusionTraining, cases_of)
+    assert not train(config, stopping(DiffusionTraining, 2), cases_of)
+    assert train(config, DiffusionTraining, cases_of)
     assert_same(checkpoint(straight), checkpoint(config))
 
 
