@@ -15,6 +15,7 @@ from difftumor.synthesis.generators import networks_from
 from difftumor.weights.checkpoints import read_checkpoint
 from difftumor.weights.folders import read_model_folder
 from Testing.weight_filler import fill
+from training.data.scans import cases_of
 from training.loop.loop import train
 from training.loop.runs import write_checkpoint_file
 from training.synthesis import export
@@ -25,7 +26,7 @@ CARD = Path(__file__).parents[3] / "training" / "synthesis" / "demonstration_car
 
 def test_exported_runs_are_a_valid_model_folder(diffusion_config, tmp_path: Path):
     config = replace(diffusion_config, samples=4)
-    assert train(config, DiffusionTraining)
+    assert train(config, DiffusionTraining, cases_of)
     words = ["--out", str(tmp_path / "model"), "--card", str(CARD), "--diffusion", str(config.run)]
     assert export.main([*words, "--precision", "float16"]) == 0
     tensors, card = read_model_folder(tmp_path / "model")
