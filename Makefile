@@ -9,6 +9,8 @@ DOCS_READY := $(VENV)/.ready-docs
 BASE_PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c '' 2>/dev/null && command -v $$p && break; done)
 export OMP_WAIT_POLICY := PASSIVE
 OUT ?= demo-output
+# Where PyTorch comes from, if not from PyPI: https://download.pytorch.org/whl/cpu has no CUDA and is small.
+TORCH_INDEX ?=
 
 .PHONY: help setup demo test test-fast lint docs evaluate soak benchmark clean
 
@@ -28,7 +30,7 @@ $(READY): pyproject.toml constraints.txt Makefile .ci/system-packages
 	  { echo "Python 3.11 to 3.13 is needed, found: $$($(BASE_PYTHON) --version). Install one and run make BASE_PYTHON=/path/to/python3.12"; exit 1; }
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --upgrade pip
-	$(PYTHON) -m pip install -q -c constraints.txt torch
+	$(PYTHON) -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PYTHON) -m pip install -q -c constraints.txt -e '.[training,test,slicer-test]'
 	@touch $@
 

@@ -288,6 +288,17 @@ def test_hosted_tests_run_on_three_systems():
         assert words in text
 
 
+def test_hosted_tests_meet_new_releases_and_a_real_slicer():
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    jobs = dict(re.findall(r"^  ([a-z-]+):\n((?:    .*\n|\n)+)", text, re.MULTILINE))
+    assert "constraints.txt" not in jobs["newest"]
+    assert "DIFFTUMOR_APT" in jobs["linux"]  # the pinned one is what a developer runs
+    assert "https://download.pytorch.org/whl/cpu" in text
+    assert "mkdocs build --strict" in jobs["docs"]
+    script = re.findall(r"--python-script \$PWD/(\S+)", jobs["slicer"])[0]
+    assert (ROOT / script).is_file()
+
+
 # -------------------------------------------------------------------------- what only the owner knows
 
 
