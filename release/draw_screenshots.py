@@ -76,7 +76,8 @@ def palette_of(picture: Image.Image, grays: int) -> Image.Image:
     bins, first, counts = np.unique(colored // 12, axis=0, return_index=True, return_counts=True)
     kept = colored[first[counts > 2]] if len(bins) else pixels[:1]
     strip = Image.fromarray(kept[None])
-    found = strip.quantize(COLORS, method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * COLORS]
+    drawn = strip.quantize(COLORS, method=Image.Quantize.MEDIANCUT)
+    found = (drawn.getpalette() or [])[: 3 * COLORS]
     levels = [round(255 * n / (grays - 1)) for n in range(grays)]
     values = [channel for level in levels for channel in (level, level, level)] + found
     palette = Image.new("P", (1, 1))

@@ -27,7 +27,8 @@ CONTACT = r"<!-- contact -->(.*)<!-- /contact -->"
 
 def owner() -> dict[str, object]:
     """The owner's facts."""
-    return json.loads(OWNER.read_text(encoding="utf-8"))
+    facts: dict[str, object] = json.loads(OWNER.read_text(encoding="utf-8"))
+    return facts
 
 
 def scripts(root: Path = ROOT) -> list[str]:

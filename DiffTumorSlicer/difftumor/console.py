@@ -7,7 +7,14 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Reporter:
@@ -22,7 +29,7 @@ class Reporter:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._stage = ""
-        self._task = None
+        self._task = TaskID(0)
         self._said = 0.0
 
     def __enter__(self) -> Reporter:

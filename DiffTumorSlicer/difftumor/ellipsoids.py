@@ -26,7 +26,8 @@ def rotation_matrix(rotation_deg: tuple[float, float, float]) -> np.ndarray:
     about_r = np.array([[1, 0, 0], [0, cos_x, -sin_x], [0, sin_x, cos_x]])
     about_a = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
     about_s = np.array([[cos_z, -sin_z, 0], [sin_z, cos_z, 0], [0, 0, 1]])
-    return about_s @ about_a @ about_r
+    rotation: np.ndarray = about_s @ about_a @ about_r
+    return rotation
 
 
 def rotation_degrees(matrix: np.ndarray) -> tuple[float, float, float]:
@@ -71,7 +72,10 @@ def half_extent_mm(
         >>> half_extent_mm((3, 2, 1), (0, 0, 90)).round(3).tolist()
         [2.0, 3.0, 1.0]
     """
-    return np.linalg.norm(rotation_matrix(rotation_deg) * np.asarray(radii_mm, float), axis=1)
+    extent: np.ndarray = np.linalg.norm(
+        rotation_matrix(rotation_deg) * np.asarray(radii_mm, float), axis=1
+    )
+    return extent
 
 
 def ellipsoid_box(

@@ -20,8 +20,10 @@ HALF_CHANNELS = 64  # base channels from which on bfloat16 pays
 
 def ready(network: Network, device: torch.device) -> Network:
     """The network for inference on a device: frozen, because only images need gradients."""
-    network = network.eval().requires_grad_(False)
-    return network.to(device, memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
+    # The types of torch do not know that a module takes a memory format.
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def is_half_faster(unet: GuidedUNet, device: torch.device) -> bool:

@@ -74,7 +74,7 @@ class SliceFormat:
         """How the slices of a model are prepared, as its card says it."""
         first, second, *_ = card["spacing_mm"]
         window, (low, high) = card.get("window_hu"), card["intensity_range"]
-        options = {
+        options: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in card.get("preparation", {}).items()
         }
@@ -248,8 +248,8 @@ def _boxes_of_slices(
 ) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Smallest and largest voxel index (3,) of the organ in each slice that holds some of it."""
     boxes = {}
-    for index in np.flatnonzero(organ.any(axis=tuple(d for d in range(3) if d != axis))):
+    for index in np.flatnonzero(organ.any(axis=tuple(d for d in range(3) if d != axis))).tolist():
         part = np.argwhere(slice_of(organ, axis, index)).astype(float)
         low, high = (np.insert(edge, axis, index) for edge in (part.min(axis=0), part.max(axis=0)))
-        boxes[int(index)] = (low, high)
+        boxes[index] = (low, high)
     return boxes

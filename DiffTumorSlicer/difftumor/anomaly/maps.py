@@ -127,7 +127,8 @@ def scale_factors(planes: Planes, how: Normalisation) -> NDArray[np.float32]:
 
 def scaled(values: NDArray[np.float32], factors: NDArray[np.float32] | float) -> Planes:
     """Maps in [0, 1]; `factors` of `scale_factors`, shaped to fit."""
-    return np.clip(values * factors, 0.0, 1.0).astype(np.float32)
+    shares: NDArray[np.floating] = np.clip(values * factors, 0.0, 1.0)
+    return shares.astype(np.float32)
 
 
 def otsu_threshold(values: NDArray[Any]) -> float | None:

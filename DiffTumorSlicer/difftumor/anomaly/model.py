@@ -99,8 +99,9 @@ class AnomalyModel:
             self.dtype = torch.bfloat16
         self._passes = {torch.float32: Passes(self.unet, self.classifier, card["healthy_index"])}
         if self.dtype != torch.float32:
-            networks = (copy.deepcopy(each).to(self.dtype) for each in (self.unet, self.classifier))
-            self._passes[self.dtype] = Passes(*networks, card["healthy_index"])
+            half_unet = copy.deepcopy(self.unet).to(self.dtype)
+            half_classifier = copy.deepcopy(self.classifier).to(self.dtype)
+            self._passes[self.dtype] = Passes(half_unet, half_classifier, card["healthy_index"])
         self.card = dict(card)
         self.facts = {**facts, "precision": str(self.dtype).removeprefix("torch.")}
         self.device, self.device_name = device, str(device)

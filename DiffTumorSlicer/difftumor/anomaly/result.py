@@ -234,7 +234,7 @@ class Canvas:
                 after, 0
             )  # an MR image has no negative value, its healthy version neither
         if np.issubdtype(before.dtype, np.integer):
-            limits = np.iinfo(before.dtype)
+            limits = np.iinfo(before.dtype.name)
             after = np.clip(np.rint(after), limits.min, limits.max)
         return np.where(change != 0, after, before).astype(before.dtype)
 

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import psutil
@@ -37,6 +37,8 @@ STEP_COST, GUIDED_COST = 2, 3
 WORTH_ASKING_S = 0.25
 # On a CPU a larger batch is no faster, and what is finished batch by batch survives a cancel.
 CPU_BATCH = 8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +321,9 @@ class _Batch:
             if encoding is not None:
                 model.extend(encoding, s.noise_level, step(cost))
             else:
-                more = {"reference_compat": True, "seed": s.seed} if s.reference_compat else {}
+                more: dict[str, Any] = (
+                    {"reference_compat": True, "seed": s.seed} if s.reference_compat else {}
+                )
                 encoding = model.encode(
                     self.images, s.noise_level, s.steps, callback=step(cost), **more
                 )
@@ -327,7 +331,7 @@ class _Batch:
             done += cost
             for scale in missing:
                 cost = (GUIDED_COST if scale > 0 else STEP_COST) * count * level
-                healthy = model.decode(
+                decoded = model.decode(
                     encoding,
                     s.noise_level,
                     scale,
@@ -336,7 +340,7 @@ class _Batch:
                     callback=step(cost),
                 )
                 done += cost
-                found[scale] = healthy.float().cpu().numpy()
+                found[scale] = decoded.float().cpu().numpy()
                 self._check(found[scale], note)
                 store.put(self.healthy_key(scale), found[scale])
         healthy = found[self.scales[0]]
@@ -382,17 +386,16 @@ def _measure(
     images: torch.Tensor, model: AnomalyModel, settings: AnomalySettings, callback: Callback
 ) -> Pace:
     """Seconds of an encoding and of a guided step for one slice."""
-    times = []
-    encoding = None
-    for scale in (None, max(settings.guidance_scale, 1.0)):
+
+    def timed(work: Callable[[], T]) -> tuple[float, T]:
         # The first pass of a network compiles and allocates; the second tells the speed.
         for _ in range(2):
             callback("measuring the speed", 0, 1)
             start = time.perf_counter()
-            if scale is None:
-                encoding = model.encode(images, 1, settings.steps)
-            else:
-                model.decode(encoding, 1, scale)
+            made = work()
             took = time.perf_counter() - start
-        times.append(took / len(images))
-    return Pace(*times)
+        return took / len(images), made
+
+    encoding_s, encoding = timed(lambda: model.encode(images, 1, settings.steps))
+    guided_s, _ = timed(lambda: model.decode(encoding, 1, max(settings.guidance_scale, 1.0)))
+    return Pace(encoding_s, guided_s)

@@ -179,7 +179,7 @@ def write_sheet(
         figsize=(max(columns, 3) * CELL_INCH + 0.9, height), facecolor="black", layout="constrained"
     )
     figure.suptitle(f"{title}\n{subtitle}\n{NOTICE}", color="white", fontsize=10)
-    parts = np.atleast_1d(figure.subfigures(len(blocks), 1))
+    parts = figure.subfigures(len(blocks), 1, squeeze=False).ravel()
     for number, (part, text) in enumerate(zip(parts, blocks, strict=True)):
         part.set_facecolor("black")
         part.suptitle(text, color="#ffd400", fontsize=9)
@@ -234,7 +234,12 @@ def _draw_row(
 
 def _corner(axes: Axes, text: str) -> None:
     """A word in the lower right corner."""
-    place = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "fontsize": 7}
+    place: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "ha": "right",
+        "va": "bottom",
+        "fontsize": 7,
+    }
     axes.text(0.98, 0.03, text, color="white", bbox=DARK_GROUND, **place)
 
 

@@ -322,7 +322,7 @@ def low_pass(source: Grid, crop: Grid, axis: int) -> NDArray[np.float64]:
     """
     pixels = np.linalg.inv(source.affine[:3, :3]) @ crop.affine[:3, :2]
     ratio = np.abs(pixels).max(axis=1)
-    sigma = np.sqrt(np.maximum(ratio**2 - 1, 0)) / FWHM
+    sigma: NDArray[np.float64] = np.sqrt(np.maximum(ratio**2 - 1, 0)) / FWHM
     sigma[axis] = 0
     sigma[ratio < 1.01] = 0
     return sigma

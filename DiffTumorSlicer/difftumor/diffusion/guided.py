@@ -56,8 +56,7 @@ def first_noise(shape: Sequence[int], seed: int) -> Tensor:
 
 def add_first_noise(x: Tensor, noise: Tensor, levels: Levels) -> Tensor:
     """Image at level 0: sqrt(alpha_bar_0) x + sqrt(1 - alpha_bar_0) noise (published code only)."""
-    alpha_bar = levels.alpha_bar[0].item()
-    return alpha_bar**0.5 * x + (1 - alpha_bar) ** 0.5 * noise.to(x)
+    return _compose(x, noise.to(x), levels.alpha_bar[0].item())
 
 
 def predict(denoise: Denoise, x: Tensor, level: int, levels: Levels) -> tuple[Tensor, Tensor]:
@@ -200,4 +199,6 @@ def _alpha_bar(levels: Levels, k: int) -> float:
 
 def _compose(x_0: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
     """sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps."""
-    return alpha_bar**0.5 * x_0 + (1 - alpha_bar) ** 0.5 * eps
+    signal: float = alpha_bar**0.5
+    noise: float = (1 - alpha_bar) ** 0.5
+    return signal * x_0 + noise * eps

@@ -100,9 +100,8 @@ def write_nifti(volume: Volume, path: Path, metadata: Mapping[str, object] | Non
     stored = _stored(volume)
     original = volume.storage.nifti
     needs_nifti2 = max(stored.shape) >= 2**15 or isinstance(original, nib.Nifti2Header)
-    image = (nib.Nifti2Image if needs_nifti2 else nib.Nifti1Image)(
-        stored, volume.affine, dtype=stored.dtype
-    )
+    kind: Any = nib.Nifti2Image if needs_nifti2 else nib.Nifti1Image
+    image = kind(stored, volume.affine, dtype=stored.dtype)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=0)

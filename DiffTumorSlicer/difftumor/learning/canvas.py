@@ -132,7 +132,7 @@ class Canvas:
         areas = {n: slice_areas_mm2(labels == v, grid, axis) for v, n in names.items()}
         doubt = slice_areas_mm2(np.where(matters, uncertainty, 0), grid, axis)
         positions = dict(zip(self.stack.indices, self.stack.positions_mm, strict=True))
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "index": index,
                 "position_mm": round(positions[index], 3),

@@ -52,12 +52,12 @@ class FeatureSlices:
     @property
     def learned(self) -> int:
         """Number of features of the diffusion model, which come first."""
-        return sum(each.shape[1] for each in self.maps)
+        return sum(int(each.shape[1]) for each in self.maps)
 
     @property
     def count(self) -> int:
         """Number of features F of a pixel."""
-        return self.learned + self.fine.images.shape[1] * (1 + len(AROUND_MM))
+        return self.learned + int(self.fine.images.shape[1]) * (1 + len(AROUND_MM))
 
     def pixels(self, position: int) -> Tensor:
         """Features of the organ's pixels of a slice, float32 (N, F); N in the order of `organ`."""

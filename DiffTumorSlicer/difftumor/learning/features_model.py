@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from difftumor.anomaly.files import fill
+from difftumor.anomaly.guided_passes import ready
 from difftumor.anomaly.layout import SliceFormat
-from difftumor.anomaly.model import ready
 from difftumor.diffusion.schedules import Schedule, guided_betas
 from difftumor.learning.pixel_features import FeatureChoice, block_features
 from difftumor.networks.guided_unet import GuidedUNet, GuidedUNetArguments

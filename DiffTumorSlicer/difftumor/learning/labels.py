@@ -166,7 +166,8 @@ def slice_areas_mm2(mask: NDArray[Any], grid: Grid, axis: int) -> NDArray[np.flo
     """Sum of a mask (or of weights) over each slice, times the area of a voxel; (slices,)."""
     first, second = (grid.affine[:3, d] for d in range(3) if d != axis)
     pixel = float(np.linalg.norm(np.cross(first, second)))
-    return mask.sum(axis=tuple(d for d in range(3) if d != axis), dtype=np.float64) * pixel
+    across = tuple(d for d in range(3) if d != axis)
+    return np.asarray(mask.sum(axis=across, dtype=np.float64) * pixel)
 
 
 def overrun(

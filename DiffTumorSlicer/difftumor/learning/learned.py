@@ -145,7 +145,7 @@ def read_learned_model(folder: Path | str) -> LearnedModel:
         names = {label: card["label_names"][str(label)] for label in labels}
         choice = FeatureChoice(tuple(told["blocks"]), tuple(told["timesteps"]), told["seed"])
         members = [
-            _member(checkpoint.tensors, number, told["features"], len(labels) + 1, hidden)  # type: ignore[arg-type]
+            _member(checkpoint.tensors, number, told["features"], len(labels) + 1, hidden)
             for number in range(told["members"])
         ]
         ensemble = PixelEnsemble.of(members).eval().requires_grad_(False)

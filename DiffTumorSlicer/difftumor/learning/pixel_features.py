@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def fixed_noise(seed: int, shape: Sequence[int]) -> Tensor:
 
 def block_channels(unet: GuidedUNet, blocks: Sequence[int]) -> list[int]:
     """Channels of the outputs of decoder blocks."""
-    return [unet.output_blocks[block][0].out_channels for block in blocks]
+    outputs: Any = unet.output_blocks
+    return [outputs[block][0].out_channels for block in blocks]
 
 
 @torch.no_grad()

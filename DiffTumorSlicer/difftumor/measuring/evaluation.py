@@ -244,8 +244,8 @@ def _fold_table(
     rows = [["segmenter", "trained with", *heads, "average"]]
     for network, trainings in published.items():
         for training, figures in trainings.items():
-            values = [f"{figures[figure][head]:.1f}" for head in heads]
-            rows.append([network, training, *values, f"{figures[figure]['average']:.1f}"])
+            cells = [f"{figures[figure][head]:.1f}" for head in heads]
+            rows.append([network, training, *cells, f"{figures[figure]['average']:.1f}"])
     values = [folds[name][figure].value for name in names]
     # Folds may be called 0 or fold0; more than five or other names keep their order.
     at = {

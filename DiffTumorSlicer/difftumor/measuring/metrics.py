@@ -154,16 +154,17 @@ def surface_dice(
         return 0.0
     # Late, because MONAI takes seconds to import.
     import torch
-    from monai.metrics import compute_surface_dice
+    from monai.metrics.surface_dice import compute_surface_dice
 
     # Cut to what matters, with a rim of background: surfaces may not touch the border.
     box = ndimage.find_objects(some.view(np.uint8))[0]
     cut = [np.pad(mask[box], 2) for mask in (prediction, reference)]
-    pair = [torch.from_numpy(mask.astype(np.uint8))[None, None] for mask in cut]
+    first, second = (torch.from_numpy(mask.astype(np.uint8))[None, None] for mask in cut)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of MONAI about itself
         found = compute_surface_dice(
-            *pair,
+            first,
+            second,
             class_thresholds=[float(tolerance_mm)],
             include_background=True,
             spacing=[float(mm) for mm in spacing_mm],

@@ -154,7 +154,8 @@ def _diaphragm(warped: np.ndarray, h: Habitus) -> np.ndarray:
     # The saddle carries the heart: shallower than the fall to the flanks.
     rho2 = (beside / np.where(beside < 0, np.float32(90), np.float32(66))) ** 2
     rho2 += ((y - 30) / 110) ** 2
-    return dome - 54 * rho2 - z
+    height: np.ndarray = dome - 54 * rho2 - z
+    return height
 
 
 def _paint_ribs(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:

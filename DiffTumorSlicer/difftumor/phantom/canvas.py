@@ -57,13 +57,15 @@ class Warp:
 
     def displacement_at(self, points: np.ndarray) -> np.ndarray:
         """Displacement in mm at points (n, 3)."""
-        wx, wy, wz = self.weights(tuple(points.T))
-        return np.einsum("cijk,ni,nj,nk->nc", self.lattice, wx, wy, wz, optimize=True)
+        x, y, z = points.T
+        wx, wy, wz = self.weights((x, y, z))
+        found: np.ndarray = np.einsum("cijk,ni,nj,nk->nc", self.lattice, wx, wy, wz, optimize=True)
+        return found
 
     def place(self, points: np.ndarray) -> np.ndarray:
         """True positions of canonical points (n, 3): the inverse of the warp by fixed-point iteration."""
         points = np.atleast_2d(np.asarray(points, float))
-        placed = points * self.scale
+        placed: np.ndarray = points * self.scale
         for _ in range(4):  # the displacement's slope is below 0.3, so the error falls below 0.1 mm
             placed = self.scale * (points - self.displacement_at(placed))
         return placed
@@ -103,7 +105,8 @@ class Canvas:
         for coordinates, a, b in zip(self.axes, low, high, strict=True):
             start, stop = np.searchsorted(coordinates, (a, b))
             slices.append(slice(int(start), int(max(start, stop))))
-        return tuple(slices)
+        right, front, up = slices
+        return right, front, up
 
     def canonical_box(self, low: Point, high: Point, margin_mm: float = 7.0) -> Box:
         """Voxels that may lie in a canonical box: its corners placed, with a margin for the warp between them."""
@@ -113,11 +116,12 @@ class Canvas:
 
     def box_axes(self, box: Box) -> Axes:
         """Voxel centers of a box along each axis."""
-        return tuple(a[s] for a, s in zip(self.axes, box, strict=True))
+        x, y, z = (a[s] for a, s in zip(self.axes, box, strict=True))
+        return x, y, z
 
     def free(self, box: Box) -> np.ndarray:
         """Voxels of a box that are still visceral fat: where soft organs may spread."""
-        return self.material[box] == Material.VISCERAL_FAT
+        return np.asarray(self.material[box] == Material.VISCERAL_FAT)
 
     def paint(self, box: Box, mask: np.ndarray, material: int, organ: int = 0) -> None:
         """Set material and organ number where the mask is true."""
@@ -247,7 +251,8 @@ class Canvas:
         for others in ((1, 2), (0, 2), (0, 1)):
             hit = np.nonzero(present.any(axis=others))[0]
             box.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0))
-        return tuple(box)
+        right, front, up = box
+        return right, front, up
 
 
 def coverage(distance: np.ndarray, soft_mm: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from difftumor.phantom.canvas import Canvas, Knots
 from difftumor.phantom.head_sequences import Tissue, Tissues
 from difftumor.phantom.head_space import (
     Field,
+    Push,
     ellipsoid,
     filled,
     head_warp,
@@ -81,17 +83,19 @@ class Folds:
     def sample(cls, rng: np.random.Generator, age: float) -> Folds:
         """Draw the folds of both hemispheres."""
         start = np.array([-78.0, -112.0, -70.0])
-        axes = tuple(
+        x, y, z = (
             np.arange(s, e, _FOLD_STEP_MM, dtype=np.float32)
             for s, e in zip(start, (78.0, 84.0, 92.0), strict=True)
         )
         sheets = []
         for length in (10.5, 6.5):
-            field = smooth_field(rng, axes, length)
+            field = smooth_field(rng, (x, y, z), length)
             slope = np.sqrt(sum(g * g for g in np.gradient(field, _FOLD_STEP_MM)))
             sheets.append(np.clip(field / np.maximum(slope, 0.02), -9, 9).astype(np.float32))
+        deep, shallow = sheets
         return cls(
-            *sheets,
+            deep,
+            shallow,
             start,
             Field.sample(rng, 18.0),
             Field.sample(rng, 30.0),
@@ -103,7 +107,7 @@ class Folds:
         x, y, z = canvas.warped
         middle = (np.where(x < 0, np.float32(-27), np.float32(27)), np.clip(y, -52, 28), 14.0)
         radii = (40.0, 44.0, 58.0)
-        offset = [u - np.float32(m) if np.isscalar(m) else u - m
+        offset = [u - np.float32(m) if isinstance(m, float) else u - m
                   for u, m in zip((x, y, z), middle, strict=True)]  # fmt: skip
         rho = np.sqrt(sum((o / np.float32(r)) ** 2 for o, r in zip(offset, radii, strict=True)))
         factor = 1 / np.maximum(rho, 0.15)
@@ -178,7 +182,9 @@ def hull_parts(canvas: Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return cerebrum, cerebellum, stem, hull
 
 
-def paint_brain(canvas: Canvas, patient: Patient, tissues: Tissues, pushes: tuple = ()) -> Brain:
+def paint_brain(
+    canvas: Canvas, patient: Patient, tissues: Tissues, pushes: Sequence[Push] = ()
+) -> Brain:
     """Paint the normal brain.
 
     Args:

@@ -98,8 +98,8 @@ def plan_lesions(
             )
         index = np.unravel_index(int(np.searchsorted(total, place * total[-1])), free.shape)
         within = rng.uniform(-0.5, 0.5, 3) * scout.canvas.spacing
-        center = tuple(float(a[i] + w) for a, i, w in zip(axes, index, within, strict=True))
-        plans.append(Plan(kind, center, radius, float(reach), shift, seed))
+        x, y, z = (float(a[i] + w) for a, i, w in zip(axes, index, within, strict=True))
+        plans.append(Plan(kind, (x, y, z), radius, float(reach), shift, seed))
     return plans
 
 
@@ -124,18 +124,23 @@ def add_lesions(
     volume = float(np.prod(brain.canvas.spacing))
     for number, plan in enumerate(plans, start=1):
         where = np.nonzero(owner == number)
-        center = tuple(
+        x, y, z = (
             float(a[i].mean()) if len(i) else c
             for a, i, c in zip(brain.canvas.axes, where, plan.center, strict=True)
         )
-        counts = [float((parts[where] == p).sum()) * volume for p in (1, 2, 3)]
-        contrast = [
+        edema, core, enhancing = (float((parts[where] == p).sum()) * volume for p in (1, 2, 3))
+        flair, t1, t1c, t2 = (
             float(100 * (image[where].mean() - n) / n) if len(where[0]) else 0.0
             for image, n in zip(brain.tissues.images, normal, strict=True)
-        ]
+        )
         facts.append(
             HeadLesion(
-                plan.kind, center, plan.radius_mm, plan.reach_mm, tuple(counts), tuple(contrast)
+                plan.kind,
+                (x, y, z),
+                plan.radius_mm,
+                plan.reach_mm,
+                (edema, core, enhancing),
+                (flair, t1, t1c, t2),
             )
         )
     return parts, facts

@@ -94,13 +94,15 @@ def ellipsoid(coordinates: Sequence[np.ndarray], center: Point, radii: Point) ->
     p = [u - np.float32(c) for u, c in zip(coordinates, center, strict=True)]
     k0 = np.sqrt(sum((u / np.float32(r)) ** 2 for u, r in zip(p, radii, strict=True)))
     k1 = np.sqrt(sum((u / np.float32(r * r)) ** 2 for u, r in zip(p, radii, strict=True)))
-    return k0 * (1 - k0) / np.maximum(k1, 1e-5)
+    distance: np.ndarray = k0 * (1 - k0) / np.maximum(k1, 1e-5)
+    return distance
 
 
 def join(a: np.ndarray, b: np.ndarray, soft_mm: float) -> np.ndarray:
     """Smooth union of two signed distances (positive inside)."""
     h = np.clip(0.5 + 0.5 * (a - b) / np.float32(soft_mm), 0, 1)
-    return b + (a - b) * h + np.float32(soft_mm) * h * (1 - h)
+    union: np.ndarray = b + (a - b) * h + np.float32(soft_mm) * h * (1 - h)
+    return union
 
 
 def tube(

@@ -192,7 +192,7 @@ def _fit(
     pieces, n = ndimage.label(shape & room)
     if n == 0:
         return None
-    mask = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    mask: np.ndarray = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
     near = ndimage.binary_dilation(mask, iterations=2)
     if (
         mask.sum() < max(4, 0.75 * shape.sum())

@@ -83,7 +83,8 @@ def evaluate_lattice(lattice: np.ndarray, weights: list[np.ndarray]) -> np.ndarr
     wx, wy, wz = weights
     out = np.tensordot(wx, lattice, axes=(1, 0))  # (I, b, c): smallest product first
     out = np.matmul(wy, out)  # (I, J, c)
-    return out @ wz.T
+    spline: np.ndarray = out @ wz.T
+    return spline
 
 
 def blur_point_spread(image: np.ndarray, spacing_mm: np.ndarray, psf_mm: float) -> np.ndarray:
@@ -97,7 +98,8 @@ def blur_point_spread(image: np.ndarray, spacing_mm: np.ndarray, psf_mm: float) 
     """
     # A box of width s has standard deviation s / sqrt(12): this is the partial volume of the voxel itself.
     sigma = np.sqrt(psf_mm**2 + np.asarray(spacing_mm) ** 2 / 12) / np.asarray(spacing_mm)
-    return ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0)
+    blurred: np.ndarray = ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0)
+    return blurred
 
 
 def ct_noise(
@@ -133,4 +135,5 @@ def ct_noise(
     spectrum = fft.rfftn(noise, axes=(0, 1))
     spectrum *= amplitude[:, :, None]
     noise = fft.irfftn(spectrum, s=shape[:2], axes=(0, 1)).astype(np.float32, copy=False)
-    return noise / np.float32(noise.std())
+    scaled: np.ndarray = noise / np.float32(noise.std())
+    return scaled

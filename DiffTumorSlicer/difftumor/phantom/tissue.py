@@ -73,7 +73,8 @@ def _mottle_contents(canvas: Canvas, hu: np.ndarray, rng: np.random.Generator) -
         index = np.nonzero(canvas.material == material)
         if len(index[0]) == 0:
             continue
-        box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in index)
+        right, front, up = (slice(int(i.min()), int(i.max()) + 1) for i in index)
+        box = (right, front, up)
         bubbles = smooth_field(rng, canvas.box_axes(box), length)
         bubbles += 0.8 * smooth_field(rng, canvas.box_axes(box), 16.0)
         picked = (canvas.material[box] == material) & (bubbles > threshold)

@@ -178,11 +178,11 @@ def grow_liver_trees(canvas: Canvas, trees: Trees, rng: np.random.Generator) -> 
                 spread=0.7,
             )
     width = rng.choice([0.0, 1.0, 1.8], p=[0.35, 0.4, 0.25])  # not seen, normal, dilated
-    for start, end, r0, r1 in trees.portal:
+    for begin, end, r0, r1 in trees.portal:
         if width and r0 > 2.2:
             offset = np.array((0.3, 0.9, 0.3)) * (r0 + width * 0.9)
             trees.ducts.append(
-                (start + offset, end + offset, width * (0.5 + r0 / 8), width * (0.5 + r1 / 8))
+                (begin + offset, end + offset, width * (0.5 + r0 / 8), width * (0.5 + r1 / 8))
             )
 
 

@@ -19,7 +19,7 @@ from difftumor.reader_study.study import StudyError
 
 HEADER_BYTES = 348
 # NIfTI's number of a voxel type.
-TYPES = {4: np.dtype("<i2"), 512: np.dtype("<u2"), 16: np.dtype("<f4")}
+TYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i2"), 512: np.dtype("<u2"), 16: np.dtype("<f4")}
 LONGEST_SIDE = 4096
 
 

@@ -46,7 +46,7 @@ class Frame:
     @property
     def size_mm(self) -> NDArray[np.float64]:
         """Extent to the outer edges."""
-        return np.asarray(self.shape) * np.asarray(self.spacing_mm)
+        return np.asarray(np.asarray(self.shape) * np.asarray(self.spacing_mm))
 
 
 def common_frame(
@@ -125,8 +125,9 @@ def neutral_copy(
         # A Gaussian as wide as what a voxel of the case averages over beyond one of the scan.
         sigma = np.sqrt(np.maximum(ratio**2 - 1, 0) / 12)
         values = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-    hu = resample(values, part, target, order=0 if exact else 1, fill=AIR_HU)
-    return np.clip(np.rint(hu), *HU_RANGE).astype(np.int16)
+    hu = np.rint(resample(values, part, target, order=0 if exact else 1, fill=AIR_HU))
+    whole: NDArray[np.int16] = np.clip(hu, *HU_RANGE).astype(np.int16)
+    return whole
 
 
 def write_case(hu: NDArray[np.int16], spacing_mm: Sequence[float], path: Path) -> None:

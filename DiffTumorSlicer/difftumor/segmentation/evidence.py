@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ def kept_evidence(
     )
     kept = None if cache is None else cache.get(CACHE_KEY)
     if kept is not None and kept[0] == key:
-        return kept[1]
+        found: Evidence = kept[1]
+        return found
     if cache is not None:
         cache.pop(CACHE_KEY, None)  # before the memory of the new one is needed
     if 1 in grid.shape:
@@ -121,7 +123,7 @@ def collect_evidence(
             _mirrored(model.logits) if flips else model.logits,
             model.device,
             BATCH.get(model.device.type, 1),
-            lambda n, _, before=done: report("segmenting", before + n, total),
+            partial(_told, report, done, total),
         ):
             part = slice(rows.start - box[0].start, rows.stop - box[0].start)
             own[:, part] = logits.log_softmax(dim=0).cpu().numpy()
@@ -133,6 +135,11 @@ def collect_evidence(
     assert summed is not None
     windows = {"computed": total, "of": sum(plan.total for plan in plans)}
     return Evidence(working.cropped(box), summed, members, windows)
+
+
+def _told(report: Callback, before: int, total: int, done: int, _of: int) -> None:
+    """Progress of one model among the windows of all."""
+    report("segmenting", before + done, total)
 
 
 def _on_working_grid(

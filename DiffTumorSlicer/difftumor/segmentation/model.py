@@ -80,7 +80,8 @@ class SegmentationModel:
         """HU to the range of the network's input, clipped at the ends of its window; any shape."""
         (low, high), (start, end) = self.card["window_hu"], self.card["intensity_range"]
         unit = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1)
-        return unit * np.float32(end - start) + np.float32(start)
+        scaled: NDArray[np.float32] = unit * np.float32(end - start) + np.float32(start)
+        return scaled
 
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
@@ -90,7 +91,8 @@ class SegmentationModel:
             x: (B, C, X, Y, Z) of `scaled` values, sizes as `window` or other multiples of its factor.
         Returns: (B, K, X, Y, Z), float32 on the model's device.
         """
-        return self.network(x.to(self.device, torch.float32))
+        found: Tensor = self.network(x.to(self.device, torch.float32))
+        return found
 
 
 def load_segmentation_models(

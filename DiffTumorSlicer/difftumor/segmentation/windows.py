@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -90,12 +91,13 @@ def plan_windows(
     axes = [
         _starts(max(n, w), w, overlap) for n, w in zip(shape, size, strict=True)
     ]  # fmt: skip
-    starts = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    meeting = np.meshgrid(*axes, indexing="ij")
+    starts: NDArray[np.int64] = np.stack(meeting, axis=-1).reshape(-1, 3)
     total = len(starts)
     box: Box = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
     if wanted is not None:
         box = _box_of(wanted)
-        inside = [_touches(wanted, start - before, size, box) for start in starts]
+        inside = [_touches(wanted, start, size, box) for start in starts - np.asarray(before)]
         starts = starts[np.asarray(inside)]
     x, y, z = (int(w) for w in size)
     return WindowPlan(tuple(shape), (x, y, z), starts, before, box, total)  # type: ignore[arg-type]
@@ -181,9 +183,9 @@ class _Rows:
     def __init__(self, plan: WindowPlan, classes: int, weights: Tensor) -> None:
         self._plan, self._weights = plan, weights
         _, y, z = plan.box_shape
-        options = {"dtype": torch.float32, "device": weights.device}
-        self._sums = torch.zeros((classes, plan.size[0], y, z), **options)
-        self._norm = torch.zeros((plan.size[0], y, z), **options)
+        zeros = partial(torch.zeros, dtype=torch.float32, device=weights.device)
+        self._sums = zeros((classes, plan.size[0], y, z))
+        self._norm = zeros((plan.size[0], y, z))
         self._front = int(plan.starts[0][0])  # row of the padded volume at index 0
 
     def add(self, start: NDArray[np.int64], logits: Tensor) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.grids import Box, Grid
-from difftumor.images.resampling import SNAP
+from difftumor.grids import SNAP, Box, Grid
 
 
 def oriented_grid(grid: Grid, spacing_mm: Sequence[float]) -> Grid:

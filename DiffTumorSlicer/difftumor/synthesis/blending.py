@@ -60,7 +60,7 @@ def blend(
         reference = np.clip(scan, *WINDOW_HU)
     blended = scan + weight * (generated - reference)
     if np.issubdtype(hu.dtype, np.integer):
-        limits = np.iinfo(hu.dtype)
+        limits = np.iinfo(hu.dtype.name)
         blended = np.clip(np.rint(blended), limits.min, limits.max)
     return np.where(weight > 0, blended, hu).astype(hu.dtype)
 
@@ -89,16 +89,18 @@ def blend_as_published(
     if organ == "pancreas":
         return generated.astype(np.float32)
     weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels, truncate=TRUNCATE)
-    return np.clip((1 - weight) * ct01 + weight * np.clip(generated, 0, 1), 0, 1)
+    mixed: NDArray[np.float32] = (1 - weight) * ct01 + weight * np.clip(generated, 0, 1)
+    return np.clip(mixed, 0, 1)
 
 
 def to_unit(hu: NDArray[np.generic]) -> NDArray[np.float32]:
     """HU clipped to the window and scaled to [0, 1]."""
     low, high = WINDOW_HU
-    return ((np.clip(hu, low, high) - low) / (high - low)).astype(np.float32)
+    unit: NDArray[np.floating] = (np.clip(hu, low, high) - low) / (high - low)
+    return unit.astype(np.float32)
 
 
-def from_unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def from_unit(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Back from [0, 1] to HU, not clipped."""
     low, high = WINDOW_HU
     return (values * (high - low) + low).astype(np.float32)

@@ -78,8 +78,8 @@ def sites_of(
         )
     occupied = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(organ))
     low, high = grid.cropped(occupied).bounds_ras  # type: ignore[arg-type]
-    size = tuple(int(n) for n in np.maximum(np.ceil(high - low), 1))
-    shape_grid = crop_grid((low + high) / 2, size)
+    extent = tuple(int(n) for n in np.maximum(np.ceil(high - low), 1))
+    shape_grid = crop_grid((low + high) / 2, extent)
     organ_1mm = resample(organ, grid, shape_grid, order=0)
     if shapes is None:
         rng = np.random.default_rng(parameters.seed)
@@ -141,7 +141,7 @@ def _shape_site(index: int, shape: TumorShape, shape_grid: Grid, clip: bool) -> 
     mask, start = lesion_mask(shape)
     affine = shape_grid.affine.copy()
     affine[:3, 3] = shape_grid.to_ras(start)
-    own = Grid(mask.shape, affine)  # type: ignore[arg-type]
+    own = Grid(mask.shape, affine)
     center = shape_grid.to_ras(shape.center_voxel)
     return Site(
         center,

@@ -159,7 +159,7 @@ class WeightFile:
             return torch.empty(shape, dtype=dtype)
         flat = torch.frombuffer(self.bytes_of(storage), dtype=dtype)
         if self.swapped:
-            flat.untyped_storage().byteswap(dtype)  # type: ignore[no-untyped-call]
+            flat.untyped_storage().byteswap(dtype)
         tensor = flat.as_strided(shape, stride, offset)
         # A part of a large storage must not keep the whole alive.
         return tensor.contiguous() if count == available else tensor.clone().contiguous()

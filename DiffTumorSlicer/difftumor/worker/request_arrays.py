@@ -39,7 +39,7 @@ def read_request(request: dict[str, Any], folder: Path) -> Case:
     affines = request.get("affines", {})
 
     def grid_of(name: str, array: NDArray[np.generic]) -> Grid:
-        return Grid(array.shape, np.asarray(affines.get(name, request["affine"]), float))  # type: ignore[arg-type]
+        return Grid(array.shape, np.asarray(affines.get(name, request["affine"]), float))
 
     def read(name: str) -> NDArray[np.generic]:
         return np.asarray(read_array(folder, name, mapped=True))

@@ -33,7 +33,7 @@ def serve(task: Task, request: dict[str, Any], folder: Path, context: Context) -
         (`task.output`), as `provenance.image_hash` makes them.
     """
     case = read_request(request, folder)
-    parameters = from_dict(task.parameters, request["parameters"])
+    parameters: Any = from_dict(task.parameters, request["parameters"])
     pacer = Pacer()
 
     def told(outcome: Outcome) -> dict[str, Any]:

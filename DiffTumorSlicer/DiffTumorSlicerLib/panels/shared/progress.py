@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from difftumor.weights.models import ModelError
 from DiffTumorSlicerLib.jobs.session import SCENE_CLOSED
+from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.scene.geometry import SceneError
 
@@ -50,7 +51,7 @@ class Progress:
         try:
             action()
         except (SceneError, ModelError, OSError) as error:
-            self.say(texts.sentence(str(error)))
+            self.say(texts.sentence(sentence_of(error)))
             return False
         return True
 

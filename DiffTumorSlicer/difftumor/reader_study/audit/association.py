@@ -137,7 +137,10 @@ def classify(
     def scores(truth: NDArray[np.bool_]) -> Floats:
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         with config_context(assume_finite=True, skip_parameter_validation=True):  # a third faster
-            return cross_val_predict(model, columns, truth, cv=folds, method="decision_function")
+            found: Floats = cross_val_predict(
+                model, columns, truth, cv=folds, method="decision_function"
+            )
+            return found
 
     found = delong(scores(positive), positive)
     rng = np.random.default_rng(seed)

@@ -34,7 +34,7 @@ def image_features(path: Path, lesions: Mapping[str, Any] | None) -> Features:
 
     Returns: (kind of finding, name) -> value; NaN where there is too little to measure.
     """
-    image = nib.load(path)
+    image: Any = nib.load(path)
     array = np.asanyarray(image.dataobj)
     grid = Grid(array.shape, image.affine)
     if lesions is None:
@@ -111,7 +111,7 @@ def _lesion_digits(
     return {key: here[key] - there[key] for key in here if not key[1].startswith("gaps")}
 
 
-def _noise(array: NDArray[np.generic], where: NDArray[np.bool_], place: str) -> Features:
+def _noise(array: NDArray[Any], where: NDArray[np.bool_], place: str) -> Features:
     """Strength and grain of noise in soft tissue."""
     soft = where & (array >= SOFT_HU[0]) & (array < SOFT_HU[1])
     right, front, up = (_spread(_bends(array, soft, axis)) for axis in range(3))

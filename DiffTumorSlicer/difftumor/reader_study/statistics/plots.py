@@ -75,8 +75,8 @@ def _intervals(figures: StudyFigures) -> Figure:
             pooled = found[key].pooled.get(name)
             own: Estimate = getattr(found[key].accuracy, name)
             shown = pooled if pooled is not None and not math.isnan(pooled.low) else own
-            reader = figures.readers.index(key[1]) if key[1] in figures.readers else None
-            _interval(axis, at[key], own.value, shown, reader)
+            number = figures.readers.index(key[1]) if key[1] in figures.readers else None
+            _interval(axis, at[key], own.value, shown, number)
         if name == "accuracy":
             axis.axvline(50, color="#777777", linestyle="--", linewidth=1)
         axis.set(xlim=(-2, 102), xlabel="per cent", title=name)

@@ -124,8 +124,8 @@ def _accuracy_follows(figures: tuple[float, float, float], positives: int, negat
 def _fewest(figures: tuple[float, float, float]) -> Calls | None:
     """The smallest set of cases, as even as possible, that gives the row."""
     for total in range(2, MOST_SEARCHED + 1):
-        splits = sorted(range(1, total), key=lambda real, n=total: (abs(n - 2 * real), real))
-        for real in splits:
+        evenness = [(abs(total - 2 * real), real) for real in range(1, total)]
+        for _, real in sorted(evenness):
             for found in _fitting(figures, real, total - real):
                 return found
     return None

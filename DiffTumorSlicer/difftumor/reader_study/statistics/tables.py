@@ -178,11 +178,11 @@ def flat_rows(figures: StudyFigures) -> Iterator[dict[str, Any]]:
                 "quartiles",
             ),
         )  # fmt: skip
-    for reader, found in figures.recognition.items():
-        yield _flat(reader, EVERYTHING, "accuracy", found.accuracy, found.p_chance)
-        for choice in found.choices:
-            yield _flat(reader, choice, "precision", found.precision[choice])
-            yield _flat(reader, choice, "recall", found.recall[choice])
+    for reader, known in figures.recognition.items():
+        yield _flat(reader, EVERYTHING, "accuracy", known.accuracy, known.p_chance)
+        for choice in known.choices:
+            yield _flat(reader, choice, "precision", known.precision[choice])
+            yield _flat(reader, choice, "recall", known.recall[choice])
     for pair, found in figures.between.items():
         yield _flat(" and ".join(pair), EVERYTHING, "Cohen's kappa", found)
     yield _flat(ALL_READERS, EVERYTHING, "Fleiss' kappa", figures.fleiss)

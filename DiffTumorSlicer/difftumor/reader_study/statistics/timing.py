@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def reading_times(seconds: ArrayLike) -> Times:
     """Summary of times (N,)."""
     values = np.asarray(seconds, float)
     if not values.size:
-        return Times(0, *[float("nan")] * 4, 0.0)
+        return Times(0, math.nan, math.nan, math.nan, math.nan, 0.0)
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return Times(
         values.size,
