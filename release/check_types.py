@@ -66,7 +66,7 @@ def problems(found: Mapping[str, int], recorded: Mapping[str, int]) -> Iterator[
         if now > before:
             yield f"{path}: {now} type errors, {before} are recorded. Correct the new ones."
         elif now < before:
-            yield f"{path}: {now} type errors, {before} are recorded. Run {__file__} --record."
+            yield f"{path}: {now} type errors, {before} are recorded. Record that: --record."
     for path in recorded:
         if path.startswith(STRICT):
             yield f"{path}: its room is strict and has no place in {RECORD.name}."

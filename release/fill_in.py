@@ -58,7 +58,7 @@ def screenshots(root: Path = ROOT) -> list[str]:
 def version(root: Path = ROOT) -> str:
     """The version, from the one place where it stands; read as text, so that nothing has to be installed."""
     text = (root / MODULE / "difftumor" / "__init__.py").read_text(encoding="utf-8")
-    return re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
+    return str(re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0])
 
 
 def places(root: Path = ROOT) -> dict[str, list[tuple[str, str]]]:

@@ -14,8 +14,8 @@ from training.anomaly.config import (
     AnomalyDiffusionConfig,
     GuidedClassifierSize,
     GuidedUNetSize,
-    SliceData,
 )
+from training.data.slice_batches import SliceData
 from training.loop.config import Averaging, Hardware, Optimizer, Reporting
 
 TINY_SLICES = SliceData(folder=Path("runs/tiny_slices"), diseased_share=0.5)

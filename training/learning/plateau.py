@@ -21,6 +21,13 @@ class PlateauRate(nn.Module):
 
     THRESHOLD = 1e-4
 
+    factor: torch.Tensor
+    best: torch.Tensor
+    bad: torch.Tensor
+    total: torch.Tensor
+    count: torch.Tensor
+    epoch: torch.Tensor
+
     def __init__(self, settings: Plateau, rate: float) -> None:
         super().__init__()
         self.settings, self.least = settings, min(settings.least / max(rate, 1e-30), 1.0)
