@@ -76,7 +76,7 @@ def test_settings_of_an_old_scene_are_kept(opened):
 
 
 def test_the_last_tumor_of_an_old_result_can_be_removed(opened):
-    from DiffTumorSlicerLib.scene.results import remove_last
+    from DiffTumorSlicerLib.synthesis.results import remove_last
     from Testing.module.scene.scenes import voxels
 
     result = opened.GetFirstNodeByName(FACTS["names"]["r1"])

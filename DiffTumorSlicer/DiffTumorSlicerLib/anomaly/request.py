@@ -8,7 +8,7 @@ from typing import Any
 
 from difftumor.anomaly.layout import slice_axis
 from difftumor.parameters import AnomalyParameters, to_dict
-from DiffTumorSlicerLib.anomaly.models import AnomalyModel, model_facts
+from DiffTumorSlicerLib.jobs.case_models import CaseModel, model_facts
 from DiffTumorSlicerLib.jobs.cases import Case, read_case
 from DiffTumorSlicerLib.jobs.host import Host
 from DiffTumorSlicerLib.jobs.inputs import as_parameters
@@ -40,7 +40,7 @@ class AnomalyWish:
     """
 
     parameters: AnomalyParameters
-    model: AnomalyModel
+    model: CaseModel
     case: Case
     device: str
     into: Any | None = None

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from difftumor.anomaly.layout import slice_axis
 from difftumor.ellipsoids import Box
 from DiffTumorSlicerLib.anomaly.confidence import add_curve, remove_curve
-from DiffTumorSlicerLib.anomaly.inputs import GENERATED, MAP
 from DiffTumorSlicerLib.scene.results import (
+    GENERATED,
     INPUT_ROLE,
+    MAP,
     SIDECAR,
     input_of,
     segmentation_of,

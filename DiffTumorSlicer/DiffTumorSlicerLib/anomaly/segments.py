@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from DiffTumorSlicerLib.anomaly.inputs import MAP
 from DiffTumorSlicerLib.anomaly.results import resolved
 from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.scene.results import (
+    MAP,
     SEGMENTATION_ROLE,
     input_of,
     segmentation_of,

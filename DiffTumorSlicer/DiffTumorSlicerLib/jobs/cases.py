@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftumor.grids import Grid
-from DiffTumorSlicerLib.anomaly.inputs import check_images
-from DiffTumorSlicerLib.anomaly.models import AnomalyModel
+from DiffTumorSlicerLib.jobs.case_images import check_images
+from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.inputs import image_facts, segment_facts
 from DiffTumorSlicerLib.jobs.jobs import SessionError
 from DiffTumorSlicerLib.scene.segments import only_segment, organ_mask
@@ -69,9 +69,7 @@ class Case:
         return facts
 
 
-def read_case(
-    model: AnomalyModel, images: Any, area_node: Any | None, segment_id: str | None
-) -> Case:
+def read_case(model: CaseModel, images: Any, area_node: Any | None, segment_id: str | None) -> Case:
     """Check images and organ against what a model wants.
 
     Args:

@@ -32,7 +32,7 @@ from difftumor.parameters import (
     SynthesisParameters,
 )
 from DiffTumorSlicerLib.scene.heat_display import TABLES
-from DiffTumorSlicerLib.segmentation.results import OVERLAYS
+from DiffTumorSlicerLib.scene.results import OVERLAYS
 from DiffTumorSlicerLib.translation import tr as _
 
 SLICE_RANGES = ("slice", "visible", "organ")

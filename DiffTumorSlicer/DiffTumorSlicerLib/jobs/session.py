@@ -45,7 +45,7 @@ from DiffTumorSlicerLib.jobs.model_jobs import (
 from DiffTumorSlicerLib.jobs.models import check_model
 from DiffTumorSlicerLib.jobs.states import REPLACED, Board, JobState
 from DiffTumorSlicerLib.jobs.wording import doctor_line
-from DiffTumorSlicerLib.scene import results
+from DiffTumorSlicerLib.synthesis import results
 from DiffTumorSlicerLib.synthesis.job import synthesis_job
 from DiffTumorSlicerLib.synthesis.request import PANEL, Wish, check_room, wish
 from DiffTumorSlicerLib.translation import tr as _

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from difftumor.images.staging import staged
-from DiffTumorSlicerLib.scene.exporting import can_write_segmentation, export_dicom
+from DiffTumorSlicerLib.scene.dicom_files import can_write_segmentation, export_dicom
 from DiffTumorSlicerLib.scene.results import input_of, sidecar_of
 from DiffTumorSlicerLib.scene.segments import organ_mask
 from DiffTumorSlicerLib.scene.volume_files import (

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftumor.parameters import LearningParameters, SegmentationParameters, to_dict
-from DiffTumorSlicerLib.anomaly.models import model_facts
+from DiffTumorSlicerLib.jobs.case_models import model_facts
 from DiffTumorSlicerLib.jobs.cases import Case, read_case
 from DiffTumorSlicerLib.jobs.host import Host
 from DiffTumorSlicerLib.jobs.inputs import as_parameters, sidecar, watch

@@ -18,9 +18,15 @@ import slicer
 from numpy.typing import NDArray
 
 from difftumor.ellipsoids import Box
-from DiffTumorSlicerLib.anomaly.inputs import GENERATED
 from DiffTumorSlicerLib.scene.geometry import SceneError
-from DiffTumorSlicerLib.scene.results import INPUT_ROLE, SIDECAR, input_of, sidecar_of
+from DiffTumorSlicerLib.scene.results import (
+    GENERATED,
+    INPUT_ROLE,
+    OVERLAYS,
+    SIDECAR,
+    input_of,
+    sidecar_of,
+)
 from DiffTumorSlicerLib.scene.segments import COLORS, box_of, labelmap, terminology
 from DiffTumorSlicerLib.scene.volume_nodes import (
     add_box_of,
@@ -34,7 +40,6 @@ from DiffTumorSlicerLib.translation import tr as _
 SEGMENTED = "DiffTumor.Segmented"  # attribute of a result: "trained" or "learned"
 DRAFT = "DiffTumor.Draft"  # of a result that the next one takes the place of
 CONTENT = "DiffTumor.Content"  # checksum of the segments as they were made
-OVERLAYS = ("probability", "agreement", "uncertainty")
 ROLE = "DiffTumor.Overlay."  # and the kind of overlay
 LABELS_ROLE = "DiffTumor.Labels"
 ORGAN = (

@@ -13,17 +13,17 @@ from difftumor.parameters import SynthesisParameters, to_dict
 from DiffTumorSlicerLib.jobs.inputs import image_facts, segment_facts, sidecar, watch
 from DiffTumorSlicerLib.jobs.jobs import Answer, Job, Outcome
 from DiffTumorSlicerLib.jobs.wording import capitalized
-from DiffTumorSlicerLib.scene.results import (
+from DiffTumorSlicerLib.scene.results import segmentation_of
+from DiffTumorSlicerLib.scene.volume_nodes import volume_array
+from DiffTumorSlicerLib.synthesis.request import PANEL, TASK, Wish
+from DiffTumorSlicerLib.synthesis.results import (
     VARIANT_NAME,
     VARIANTS,
     Tumor,
     add_tumor,
     copy_result,
     remove_result,
-    segmentation_of,
 )
-from DiffTumorSlicerLib.scene.volume_nodes import volume_array
-from DiffTumorSlicerLib.synthesis.request import PANEL, TASK, Wish
 from DiffTumorSlicerLib.translation import tr as _
 
 

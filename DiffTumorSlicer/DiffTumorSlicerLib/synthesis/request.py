@@ -18,13 +18,11 @@ from DiffTumorSlicerLib.jobs.inputs import as_parameters
 from DiffTumorSlicerLib.jobs.jobs import SessionError
 from DiffTumorSlicerLib.jobs.room import check_free
 from DiffTumorSlicerLib.jobs.wording import sentence_of
-from DiffTumorSlicerLib.scene.results import (
-    input_of,
-    is_result,
-)
+from DiffTumorSlicerLib.scene.results import input_of
 from DiffTumorSlicerLib.scene.segments import only_segment, organ_mask
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array, volume_grid
 from DiffTumorSlicerLib.synthesis.ellipsoid import ellipsoid_of
+from DiffTumorSlicerLib.synthesis.results import is_result
 from DiffTumorSlicerLib.translation import tr as _
 
 TASK = PANEL = "synthesis"

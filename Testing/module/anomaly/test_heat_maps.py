@@ -35,7 +35,7 @@ from DiffTumorSlicerLib.anomaly import segments as anomaly_segments  # isort: sk
 from DiffTumorSlicerLib.anomaly import confidence  # isort: skip
 from DiffTumorSlicerLib.scene import heat_display  # isort: skip
 from DiffTumorSlicerLib.anomaly.exporting import save_map_files  # isort: skip
-from DiffTumorSlicerLib.anomaly.inputs import find_sequence_nodes  # isort: skip
+from DiffTumorSlicerLib.jobs.case_images import find_sequence_nodes  # isort: skip
 from DiffTumorSlicerLib.scene.results import input_of, segmentation_of, sidecar_of  # isort: skip
 from DiffTumorSlicerLib.jobs.session import SessionError  # isort: skip
 
@@ -524,7 +524,7 @@ def test_files_of_a_map_have_the_scans_geometry_and_say_what_they_are(
 
 
 def test_the_models_of_this_task_are_known(home):
-    from DiffTumorSlicerLib.anomaly.models import anomaly_rows, model_facts
+    from DiffTumorSlicerLib.jobs.case_models import anomaly_rows, model_facts
 
     rows = anomaly_rows(models.list_models())
     installed = [row["installed"] for row in rows]

@@ -30,7 +30,7 @@ from Testing.module.scene.scenes import (
 
 from difftumor.weights import models  # isort: skip
 from difftumor.provenance import image_hash  # isort: skip
-from DiffTumorSlicerLib.scene.history import tumors_of  # isort: skip
+from DiffTumorSlicerLib.synthesis.history import tumors_of  # isort: skip
 from DiffTumorSlicerLib.scene.results import segmentation_of, sidecar_of  # isort: skip
 from DiffTumorSlicerLib.scene.volume_nodes import volume_grid  # isort: skip
 from DiffTumorSlicerLib.synthesis.ellipsoid import EllipsoidHandles  # isort: skip
@@ -299,7 +299,7 @@ def test_a_published_file_is_looked_into_by_the_worker_and_installed(session):
 def test_a_result_of_slicer_can_be_made_again_from_the_command_line(session, tmp_path):
     """As docs/formats.md says: the scan saved from Slicer, and the side-car beside the saved result."""
     from difftumor.cli import main
-    from DiffTumorSlicerLib.scene.exporting import save_files
+    from DiffTumorSlicerLib.synthesis.exporting import save_files
 
     scene = session.scene
     ct = add_ct(scene, affine=oblique_affine())

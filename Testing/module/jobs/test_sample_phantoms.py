@@ -10,7 +10,7 @@ import pytest
 
 from Testing.module.scene.scenes import segment_voxels, slicer, voxels
 
-from DiffTumorSlicerLib.anomaly.inputs import find_sequence_nodes  # isort: skip
+from DiffTumorSlicerLib.jobs.case_images import find_sequence_nodes  # isort: skip
 from DiffTumorSlicerLib.jobs.sample_phantom import HEAD, LESION, PhantomMaker  # isort: skip
 from DiffTumorSlicerLib.scene.volume_nodes import modality_of  # isort: skip
 

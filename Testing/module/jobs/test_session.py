@@ -20,7 +20,7 @@ from Testing.module.scene.scenes import (
 
 from difftumor.parameters import Ellipsoid, SynthesisParameters  # isort: skip
 from difftumor.worker.protocol import ExitedEvent, ReadyEvent  # isort: skip
-from DiffTumorSlicerLib.scene.history import tumors_of  # isort: skip
+from DiffTumorSlicerLib.synthesis.history import tumors_of  # isort: skip
 from DiffTumorSlicerLib.scene.results import input_of, segmentation_of, sidecar_of  # isort: skip
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array, volume_grid  # isort: skip
 from DiffTumorSlicerLib.jobs.host import Host  # isort: skip

@@ -10,9 +10,9 @@ import slicer
 import vtk
 
 from DiffTumorSlicerLib.scene import comparing
-from DiffTumorSlicerLib.scene.exporting import can_segment, file_stem, save_dicom, save_files
 from DiffTumorSlicerLib.scene.results import segmentation_of
 from DiffTumorSlicerLib.scene.volume_files import ExportError
+from DiffTumorSlicerLib.synthesis.exporting import can_segment, file_stem, save_dicom, save_files
 from Testing.module.panels.bench import ends_in_next_step
 from Testing.module.scene.scenes import add_ct, voxels
 

@@ -22,21 +22,19 @@ from Testing.module.scene.scenes import (
 )
 
 from DiffTumorSlicerLib.scene.geometry import SceneError  # isort: skip
-from DiffTumorSlicerLib.scene.history import tumors_of  # isort: skip
-from DiffTumorSlicerLib.scene.results import (
+from DiffTumorSlicerLib.synthesis.history import tumors_of  # isort: skip
+from DiffTumorSlicerLib.synthesis.results import (  # isort: skip
     add_synthetic_volume,
     add_tumor,
-    input_of,
     is_result,
     keep_variant,
     remove_last,
-    segmentation_of,
-    sidecar_of,
-)  # isort: skip
+)
+from DiffTumorSlicerLib.scene.results import input_of, segmentation_of, sidecar_of  # isort: skip
 
 from DiffTumorSlicerLib.scene.segments import organ_mask, terminology  # isort: skip
 from DiffTumorSlicerLib.scene.volume_nodes import modality_of, volume_array, volume_grid  # isort: skip
-from DiffTumorSlicerLib.scene.results import Tumor, copy_result  # isort: skip
+from DiffTumorSlicerLib.synthesis.results import Tumor, copy_result  # isort: skip
 
 BOX = (slice(20, 32), slice(18, 30), slice(10, 20))
 OVERLAPPING = (slice(26, 40), slice(20, 34), slice(12, 24))

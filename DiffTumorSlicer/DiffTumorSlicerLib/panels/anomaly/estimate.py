@@ -6,7 +6,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from DiffTumorSlicerLib.anomaly.models import AnomalyModel
+from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.scene.segments import organ_mask
@@ -26,7 +26,7 @@ class MapEstimate:
 
     def measured(
         self,
-        model: AnomalyModel,
+        model: CaseModel,
         device: str,
         elapsed_s: float,
         slices: int,
@@ -46,7 +46,7 @@ class MapEstimate:
         # The first job also loads the model; later ones tell the speed better.
         self._seconds[key] = min(pace, self._seconds.get(key, pace))
 
-    def seconds_per_slice(self, parameters: Any, model: AnomalyModel, device: str) -> float | None:
+    def seconds_per_slice(self, parameters: Any, model: CaseModel, device: str) -> float | None:
         """What one slice takes with the chosen N and steps; None while nothing tells it."""
         asked = parameters.anomaly
         passes = model.passes(asked.noise_level, asked.steps)
@@ -58,7 +58,7 @@ class MapEstimate:
             return None
         return expected * passes / model.passes(None, None)
 
-    def is_live(self, parameters: Any, model: AnomalyModel, device: str) -> bool:
+    def is_live(self, parameters: Any, model: CaseModel, device: str) -> bool:
         """Whether a slice is fast enough to follow the sliders."""
         seconds = self.seconds_per_slice(parameters, model, device)
         return seconds is not None and seconds < LIVE_S

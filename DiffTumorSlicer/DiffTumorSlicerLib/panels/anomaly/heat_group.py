@@ -10,7 +10,6 @@ from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.anomaly.confidence import AXES
 from DiffTumorSlicerLib.anomaly.exporting import map_file_stem, save_map_files
-from DiffTumorSlicerLib.anomaly.inputs import MAP
 from DiffTumorSlicerLib.anomaly.results import (
     axis_of,
     healthy_of,
@@ -40,7 +39,7 @@ from DiffTumorSlicerLib.scene.heat_display import (
     style_map,
 )
 from DiffTumorSlicerLib.scene.placing import show_position, viewed_position
-from DiffTumorSlicerLib.scene.results import input_of, sidecar_of
+from DiffTumorSlicerLib.scene.results import MAP, input_of, sidecar_of
 from DiffTumorSlicerLib.scene.slice_ranges import brightest, normal_axis, slice_at
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array, volume_grid
 

@@ -11,8 +11,8 @@ from slicer.i18n import tr as _
 
 from difftumor.images.sequences import SEQUENCES
 from difftumor.weights import models
-from DiffTumorSlicerLib.anomaly.inputs import bent, chosen_sequences, find_sequence_nodes
-from DiffTumorSlicerLib.anomaly.models import AnomalyModel, anomaly_rows, model_facts
+from DiffTumorSlicerLib.jobs.case_images import bent, chosen_sequences, find_sequence_nodes
+from DiffTumorSlicerLib.jobs.case_models import CaseModel, anomaly_rows, model_facts
 from DiffTumorSlicerLib.panels.shared.organ_finder import OrganFinder
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, keep_narrow, quietly
 from DiffTumorSlicerLib.scene.geometry import SceneError, has_nonlinear_parent
@@ -68,7 +68,7 @@ class MapInputGroup:
         self._model_changed = model_changed
         self._parameters: Any = None
         self._rows: list[dict[str, Any]] = []
-        self._model = AnomalyModel("", "")
+        self._model = CaseModel("", "")
         self._looked: tuple[Any, ...] = ()  # when sequences and organs were looked for last
         self._finder = OrganFinder(scene, say)
         self._about_models = ui.mapModelComboBox.toolTip
@@ -89,7 +89,7 @@ class MapInputGroup:
             self.read_models()
 
     @property
-    def model(self) -> AnomalyModel:
+    def model(self) -> CaseModel:
         """Facts of the chosen model."""
         return self._model
 
@@ -144,7 +144,7 @@ class MapInputGroup:
         except models.ModelError as error:  # the registry of the installation cannot be read
             self._rows = []
             self._say(str(error))
-        self._model = AnomalyModel("", "")  # read anew
+        self._model = CaseModel("", "")  # read anew
         self.refresh()
 
     def next_step(self) -> str:

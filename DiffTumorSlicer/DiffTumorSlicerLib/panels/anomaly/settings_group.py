@@ -10,7 +10,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from difftumor.parameters import ANOMALY_RECOMMENDED, AnomalyParameters
-from DiffTumorSlicerLib.anomaly.models import AnomalyModel
+from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.parameter_node import RECOMMENDED
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly
 
@@ -32,7 +32,7 @@ class MapSettingsGroup:
         self._ui = ui
         self._moved = sliders_moved
         self._parameters: Any = None
-        self._model = AnomalyModel("", "")
+        self._model = CaseModel("", "")
         ui.noiseSlider.connect("valueChanged(int)", self._take_noise)
         ui.noiseSpinBox.connect("valueChanged(int)", self._take_noise)
         ui.guidanceSlider.connect("valueChanged(int)", self._take_position)
@@ -58,7 +58,7 @@ class MapSettingsGroup:
         self._parameters = parameters
         self.refresh()
 
-    def set_model(self, model: AnomalyModel) -> None:
+    def set_model(self, model: CaseModel) -> None:
         """Fill in what another model recommends; what was set for this one stays."""
         self._model = model
         if self._parameters is not None and self._parameters.values_of != model.id:

@@ -11,8 +11,8 @@ import qt
 from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.anomaly.job import Cell
-from DiffTumorSlicerLib.anomaly.models import AnomalyModel
 from DiffTumorSlicerLib.anomaly.sheet_pictures import picture_of, write_png
+from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.jobs import SessionError
 from DiffTumorSlicerLib.panels.shared import settings
 
@@ -57,7 +57,7 @@ class SweepGroup:
         self._parameters = parameters
         self.clear()
 
-    def set_model(self, model: AnomalyModel) -> None:
+    def set_model(self, model: CaseModel) -> None:
         """Propose values around those of a model."""
         noise, scale = model.recommended["noise_level"], model.recommended["guidance_scale"]
         levels = sorted({max(1, min(999, round(noise * part))) for part in (0.5, 1, 2)})

@@ -14,16 +14,12 @@ from slicer.i18n import tr as _
 from DiffTumorSlicerLib.panels.shared import settings
 from DiffTumorSlicerLib.panels.shared.saving import save_as
 from DiffTumorSlicerLib.scene.comparing import Blink, SideBySide, show_volume, user_composites
-from DiffTumorSlicerLib.scene.exporting import can_segment, file_stem, save_dicom, save_files
 from DiffTumorSlicerLib.scene.geometry import SceneError
-from DiffTumorSlicerLib.scene.history import read_history
-from DiffTumorSlicerLib.scene.results import (
-    VARIANTS,
-    input_of,
-    is_result,
-    segmentation_of,
-)
+from DiffTumorSlicerLib.scene.results import input_of, segmentation_of
 from DiffTumorSlicerLib.scene.volume_files import ExportError
+from DiffTumorSlicerLib.synthesis.exporting import can_segment, file_stem, save_dicom, save_files
+from DiffTumorSlicerLib.synthesis.history import read_history
+from DiffTumorSlicerLib.synthesis.results import VARIANTS, is_result
 
 Point = tuple[float, float, float]
 

@@ -1,30 +1,15 @@
-"""Results as files: image, tumor mask and side-car beside each other, or DICOM through Slicer.
-
-Files say in their names, in the side-car and in DICOM's descriptions that the tumors are synthetic.
-"""
+"""Nodes as DICOM, written by Slicer's own plug-ins: images, and segmentations of what its database holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
-from numpy.typing import NDArray
 
-from DiffTumorSlicerLib.scene.geometry import SceneError
-from DiffTumorSlicerLib.scene.results import segmentation_of, sidecar_of
-from DiffTumorSlicerLib.scene.segments import organ_mask
-from DiffTumorSlicerLib.scene.volume_files import (
-    ExportError,
-    mask_beside,
-    plain_name,
-    write_together,
-)
-from DiffTumorSlicerLib.scene.volume_nodes import volume_array
+from DiffTumorSlicerLib.scene.volume_files import ExportError
 from DiffTumorSlicerLib.translation import tr as _
 
-MARK = "SYNTHETIC"
 LONGEST_DESCRIPTION = 64  # DICOM's limit for such a text
 SERIES_NUMBERS = {"image": "9001", "segmentation": "9002"}
 # What Slicer remembers of a volume that came from its DICOM database, and where its plug-in for
@@ -34,79 +19,16 @@ PATIENT_TAGS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 STUDY_TAGS = ("StudyID", "StudyDate", "StudyTime", "StudyDescription")
 
 
-def file_stem(node: Any) -> str:
-    """Name for the files of a result, without a suffix; it always says that the image is synthetic."""
-    name = plain_name(node)
-    return name if "synthetic" in name.lower() else f"{name}-synthetic"
-
-
-def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
-    """Write a result, its tumor mask (0 and 1) and its side-car.
-
-    Args:
-        scene: of the result.
-        node: the result volume.
-        path: of the image; the others get its name with "-mask" and ".json".
-
-    Returns, Raises: as `scene.volume_files.write_together`.
-    """
-    with mask_beside(scene, node, _tumor_mask(node)) as mask:
-        return write_together(scene, path, {"": node, "-mask": mask}, sidecar_of(node))
-
-
-def can_segment(node: Any) -> bool:
-    """Whether Slicer could write the tumors of a result as a DICOM segmentation."""
-    return _writes_segmentations() and segmentation_of(node) is not None
-
-
 def can_write_segmentation(scan: Any) -> bool:
     """Whether Slicer could write a segmentation of a scan as DICOM: it must have come from its DICOM database."""
-    return _writes_segmentations() and bool(scan.GetAttribute(INSTANCES))
+    return writes_segmentations() and bool(scan.GetAttribute(INSTANCES))
 
 
-def _writes_segmentations() -> bool:
+def writes_segmentations() -> bool:
+    """Whether this Slicer has what DICOM segmentations take: the plug-in and an open database."""
     plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
     database = _database()
     return "DICOMSegmentationPlugin" in plugins and database is not None and bool(database.isOpen)
-
-
-def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = False) -> list[Path]:
-    """Write a result as a DICOM series, and its tumors as a DICOM segmentation of that series.
-
-    Args:
-        scene: of the result.
-        node: the result volume; patient and study are those of its place in the subject hierarchy.
-        folder: where to; a folder for each series is made in it.
-        segmentation: needs `can_segment`, and puts the series into Slicer's DICOM database, since Slicer
-            writes segmentations of what is there only.
-
-    Returns: the folders that were written.
-    Raises: ExportError: Slicer has no DICOM export here, or refused.
-    """
-    plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
-    if "DICOMScalarVolumePlugin" not in plugins:
-        raise ExportError(
-            _(
-                "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "
-                "modules."
-            )
-        )
-    words = (file_stem(node), f"{MARK} tumor, research only: {node.GetName()}")
-    plugin = "DICOMScalarVolumePlugin"
-    written = [export_dicom(scene, node, node, plugin, "image", folder, *words)]
-    if not segmentation:
-        return written
-    # For this export only: with its next tumor the result is not that series any more.
-    node.SetAttribute(INSTANCES, _into_database(written[0]))
-    try:
-        outlines = segmentation_of(node)
-        plugin = "DICOMSegmentationPlugin"
-        return [
-            *written,
-            export_dicom(scene, node, outlines, plugin, "segmentation", folder, *words),
-        ]
-    finally:
-        node.RemoveAttribute(INSTANCES)
 
 
 def export_dicom(
@@ -197,7 +119,7 @@ def _database() -> Any:
     return getattr(slicer, "dicomDatabase", None)
 
 
-def _into_database(folder: Path) -> str:
+def into_database(folder: Path) -> str:
     """Put a series into Slicer's DICOM database.  Returns: the UIDs of its images."""
     import pydicom  # in every Slicer, but not at file scope
 
@@ -219,16 +141,3 @@ def _into_database(folder: Path) -> str:
 def _files(folder: Path) -> set[Path]:
     """All files below a folder; each plug-in has its own way of naming them."""
     return {path for path in folder.rglob("*") if path.is_file()}
-
-
-def _tumor_mask(node: Any) -> NDArray[np.uint8]:
-    """All tumors of a result, 0 and 1."""
-    mask = np.zeros(volume_array(node).shape, np.uint8)
-    segmentation = segmentation_of(node)
-    if segmentation is not None:
-        for segment_id in segmentation.GetSegmentation().GetSegmentIDs():
-            try:
-                mask |= organ_mask(segmentation, segment_id, node).astype(np.uint8)
-            except SceneError as error:
-                raise ExportError(str(error)) from error
-    return mask

@@ -1,4 +1,4 @@
-"""What an anomaly model wants and recommends, as a panel needs it, also of one that is not installed."""
+"""What a model wants of a case and recommends, as a panel needs it, also of one that is not installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DECODING = 2.2
 
 
 @dataclass(frozen=True)
-class AnomalyModel:
+class CaseModel:
     """Facts of a model.
 
     Attributes:
@@ -66,7 +66,7 @@ def anomaly_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
-def model_facts(model: str, rows: list[dict[str, Any]] | None = None) -> AnomalyModel:
+def model_facts(model: str, rows: list[dict[str, Any]] | None = None) -> CaseModel:
     """Facts of a model by id or path; of an unknown one no more than its name.
 
     Args:
@@ -81,7 +81,7 @@ def model_facts(model: str, rows: list[dict[str, Any]] | None = None) -> Anomaly
     modality = str(card.get("modality") or row.get("modality") or "CT")
     channels = tuple(canonical(str(name)) for name in card.get("channel_order") or ("ct",))
     expected = card.get("expected") or row.get("expected") or {}
-    return AnomalyModel(
+    return CaseModel(
         id=model,
         title=str(card.get("title") or row.get("title") or Path(model).name),
         modality=modality,

@@ -1,4 +1,4 @@
-"""The images of a heat map: one CT, or the sequences of an MR examination, found by their names."""
+"""The images of a case: one CT, or the sequences of an MR examination, found by their names."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import slicer
 from difftumor.anomaly.layout import AnomalyError
 from difftumor.images.mr import check_same_geometry
 from difftumor.images.sequences import SEQUENCES, TITLES, sequence_of
-from DiffTumorSlicerLib.anomaly.models import AnomalyModel
+from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.jobs import SessionError
 from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.scene.geometry import has_nonlinear_parent
+from DiffTumorSlicerLib.scene.results import GENERATED, MAP
 from DiffTumorSlicerLib.scene.volume_nodes import modality_of, volume_array, volume_grid
 from DiffTumorSlicerLib.translation import tr as _
 
-# Made by this module, so never an image that a model looks at.
-MAP = "DiffTumor.Anomaly"
-GENERATED = "DiffTumor.Generated"
 # No MR image has values like air in a CT.
 CT_AIR = -500.0
 
@@ -53,7 +51,7 @@ def is_image(node: Any) -> bool:
     )
 
 
-def check_images(images: Mapping[str, Any], model: AnomalyModel) -> None:
+def check_images(images: Mapping[str, Any], model: CaseModel) -> None:
     """Refuse images that the model cannot look at.
 
     Args:
@@ -96,7 +94,7 @@ def chosen_sequences(parameters: Any) -> dict[str, Any]:
     return {name: getattr(parameters, f"sequence_{name}") for name in SEQUENCES}
 
 
-def _check_image(node: Any, model: AnomalyModel) -> None:
+def _check_image(node: Any, model: CaseModel) -> None:
     name = node.GetName()
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         raise SessionError(
