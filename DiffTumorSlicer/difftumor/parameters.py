@@ -77,25 +77,34 @@ class SynthesisParameters:
     """One request for synthetic tumors: either an ellipsoid or random shapes in an organ."""
 
     model: str = option(
-        MODELLED, "Model id, model folder or published file; 'modelled' needs no weights."
+        MODELLED,
+        "What paints the tumor: model id, model folder or published file; 'modelled' needs no weights.",
     )
     ellipsoid: Ellipsoid | None = option(None, "Where the tumor is placed.")
     size: TumorSize | None = option(
-        None, "Draw shape and place in the organ: tumors of this size.", aliases=("random",)
+        None,
+        "Size of the tumor; without an ellipsoid, shape and place in the organ are drawn.",
+        aliases=("random",),
     )
     count: int | None = number(
         *(None, 1, 20, ""),
         "Number of random tumors; default: 1 to 3, drawn, if tiny or small, else 1.",
     )
-    organ: Organ = option("liver", "Organ at the place: decides placement and the paper's blend.")
+    organ: Organ = option(
+        "liver",
+        "Organ that the tumor is in; decides placement and the paper's blend.",
+    )
     clip_to_organ: bool = option(True, "Cut the tumor at the organ's border; needs an organ mask.")
     steps: int = number(
-        50, 1, 200, "steps", "Sampling steps of T = 200 models; T = 4 models always take 4."
+        *(50, 1, 200, "steps"),
+        "Sampling steps of T = 200 models, more are finer and slower; T = 4 models always take 4.",
     )
-    seed: int = number(0, 0, 2**63 - 1, "", "The same seed gives the same tumor.")
+    seed: int = number(
+        0, 0, 2**63 - 1, "", "The same seed, place and settings give the same tumor again."
+    )
     feather_mm: float = number(
         *(1.5, 0.0, 4.0, "mm"),
-        "Width (sigma) of the soft rim between tumor and scan; 0 is a hard edge.",
+        "Width (sigma) of the soft rim between tumor and scan: 0 is a hard edge, 4 blurs small tumors.",
         aliases=("feather",),
     )
     blend: Blend = option(
@@ -124,18 +133,22 @@ class SynthesisParameters:
 class AnomalyParameters:
     """One request for an anomaly heat map. None means: as the model recommends."""
 
-    model: str = option("demo-abdomen-anomaly", "Model id or model folder.")
+    model: str = option(
+        "demo-abdomen-anomaly",
+        "The model that knows what healthy looks like: model id or model folder.",
+    )
     noise_level: int | None = number(
         *(None, 1, 999, "steps"),
         "N: noise added before the image is rewritten as healthy; more lets larger things change and takes "
-        "longer.",
+        "longer, too much forgets the anatomy.",
     )
     guidance_scale: float | None = number(
         None,
         0.0,
         10000.0,
         "",
-        "S: how strongly the classifier pulls the image toward healthy; 0 is the bare round trip.",
+        "S: how strongly the classifier pulls the image toward healthy; 0 only adds and removes noise, too much "
+        "destroys the organ.",
     )
     steps: int | None = number(
         None, 2, 1000, "levels", "Levels of the whole noise schedule; more are slower and finer."
@@ -153,7 +166,7 @@ class AnomalyParameters:
     )
     smoothing_mm: float | None = number(
         *(None, 0.0, 20.0, "mm"),
-        "Width (sigma) of the smoothing of the map.",
+        "Width (sigma) of the smoothing of the map within a slice; larger merges spots and blurs small lesions.",
         aliases=("smoothing",),
     )
     normalisation: Normalisation | None = option(
@@ -171,7 +184,11 @@ class AnomalyParameters:
         False, "Keep only the largest connected part of what is marked."
     )
     guidance_stop: float = number(
-        0.0, 0.0, 1.0, "", "Share of the last denoising steps that are left unguided."
+        0.0,
+        0.0,
+        1.0,
+        "",
+        "Share of the last denoising steps that are left unguided; 0 as published.",
     )
     guidance_weighting: Literal["constant", "noise"] = option(
         "constant", "Guidance as published, or scaled by the noise that is still there."
@@ -198,7 +215,7 @@ class SegmentationParameters:
 
     models: tuple[str, ...] = option(
         ("demo-liver-segmenter",),
-        "Model ids, model folders or published files; several are combined.",
+        "What segments: model ids, model folders or published files; the probabilities of several are averaged.",
         aliases=("model",),
     )
     overlap: float = number(
@@ -216,12 +233,13 @@ class SegmentationParameters:
     )
     min_diameter_mm: float | None = number(
         *(None, 0.0, 50.0, "mm"),
-        "Connected pieces of a smaller equivalent diameter are removed; default: as the model recommends.",
+        "Connected pieces of a smaller equivalent diameter are removed, 0 keeps all; default: as the model recommends.",
         aliases=("min-diameter",),
     )
     tumor_threshold: float | None = number(
         *(None, 0.0, 1.0, ""),
-        "Probability from which a voxel is tumor; default: the most probable class.",
+        "Probability from which a voxel is tumor, lower finds more, also what is none; default: the most probable "
+        "class.",
         aliases=("threshold",),
     )
 
@@ -264,7 +282,13 @@ class LearningParameters:
     members: int = number(
         5, 1, 32, "", "Pixel classifiers of the ensemble; their disagreement is the uncertainty."
     )
-    steps: int = number(300, 1, 100000, "steps", "Training steps of the classifiers.")
+    steps: int = number(
+        300,
+        1,
+        100000,
+        "steps",
+        "Training steps of the classifiers; more are slower and follow the labels more closely.",
+    )
     blocks: tuple[int, ...] | None = option(
         None,
         "Decoder blocks of the diffusion model that give features; default: as the model recommends.",

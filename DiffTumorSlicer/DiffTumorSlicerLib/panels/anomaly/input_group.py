@@ -10,9 +10,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from difftumor.images.sequences import SEQUENCES
+from difftumor.parameters import AnomalyParameters
 from difftumor.weights import models
 from DiffTumorSlicerLib.jobs.case_images import bent, chosen_sequences, find_sequence_nodes
 from DiffTumorSlicerLib.jobs.case_models import CaseModel, anomaly_rows, model_facts
+from DiffTumorSlicerLib.panels.shared.field_widgets import tip_of
 from DiffTumorSlicerLib.panels.shared.organ_finder import OrganFinder
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, keep_narrow, quietly
 from DiffTumorSlicerLib.scene.geometry import SceneError, has_nonlinear_parent
@@ -32,6 +34,7 @@ class Place:
         area, segment: segmentation and segment of the organ or brain.
         offered: rows of `difftumor.weights.models.list_models` -> those that are offered, best first.
         organ_needed: whether a CT model does nothing without its organ.
+        stands_for: parameters and field that hold the model.
     """
 
     pack: str = "anomaly"
@@ -39,6 +42,7 @@ class Place:
     segment: str = "area_segment_id"
     offered: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = anomaly_rows
     organ_needed: bool = True
+    stands_for: tuple[type, str] = (AnomalyParameters, "model")
 
 
 class MapInputGroup:
@@ -71,7 +75,6 @@ class MapInputGroup:
         self._model = CaseModel("", "")
         self._looked: tuple[Any, ...] = ()  # when sequences and organs were looked for last
         self._finder = OrganFinder(scene, say)
-        self._about_models = ui.mapModelComboBox.toolTip
         ui.mapModelComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose_model())
         ui.findSequencesButton.connect("clicked()", self.find_sequences)
         ui.findAreaButton.connect("clicked()", self.find_area)
@@ -80,6 +83,7 @@ class MapInputGroup:
         ui.mapRemedyButton.connect("clicked()", self.harden)
         keep_narrow(ui.t1Selector, ui.t1cSelector, ui.t2Selector, ui.flairSelector)
         self.read_models()
+        self._tell_models()
 
     def use(self, place: Place) -> None:
         """Choose among other models, and keep the choice in another place."""
@@ -241,9 +245,8 @@ class MapInputGroup:
         fill_combo(self._ui.mapModelComboBox, self._titles(chosen), chosen)
         if self._model.id != chosen:
             self._model = model_facts(chosen, self._rows)
-            words = (self._about_models, self._model.description)
-            self._ui.mapModelComboBox.toolTip = "\n".join(filter(None, words))
             self._model_changed()
+        self._tell_models()
         brain = self._model.of_brain
         self._look_around()
         self._ui.sequencesFrame.visible = brain
@@ -278,6 +281,11 @@ class MapInputGroup:
         if chosen and chosen not in titles:
             titles[chosen] = chosen
         return titles
+
+    def _tell_models(self) -> None:
+        """The tool tip says what the model is for, and what the chosen one is."""
+        words = (tip_of(*self._place.stands_for), self._model.description)
+        self._ui.mapModelComboBox.toolTip = "\n".join(filter(None, words))
 
     def _choose_model(self) -> None:
         model = chosen_of(self._ui.mapModelComboBox)

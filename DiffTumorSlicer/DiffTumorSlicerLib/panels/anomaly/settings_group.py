@@ -12,11 +12,13 @@ from slicer.i18n import tr as _
 from difftumor.parameters import ANOMALY_RECOMMENDED, AnomalyParameters
 from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.parameter_node import RECOMMENDED
+from DiffTumorSlicerLib.panels.shared.field_widgets import limit, limits_of
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly
 
 MIDDLE = 50  # of the guidance slider: the model's own scale
 DECADE = 49  # positions from the middle to a tenth or to ten times of it
-LIMITS = {item.name: item.metadata for item in fields(AnomalyParameters)}
+FEWEST_LEVELS = int(limits_of(AnomalyParameters, "steps")[0])
+LARGEST_SCALE = limits_of(AnomalyParameters, "guidance_scale")[1]
 
 
 class MapSettingsGroup:
@@ -99,7 +101,7 @@ class MapSettingsGroup:
             _set(ui.noiseSpinBox, max(asked.noise_level, 1))
             _set(ui.guidanceSlider, self._position(asked.guidance_scale))
             _set(ui.guidanceSpinBox, asked.guidance_scale)
-            _set(ui.levelsSpinBox, max(asked.steps, int(LIMITS["steps"]["min"])))
+            _set(ui.levelsSpinBox, max(asked.steps, FEWEST_LEVELS))
         fill_combo(ui.planeComboBox, planes(), asked.plane)
         fill_combo(ui.rangeComboBox, ranges(self._model.of_brain), self._parameters.slice_range)
         fill_combo(ui.kindComboBox, kinds(), asked.map_kind)
@@ -125,7 +127,7 @@ class MapSettingsGroup:
 
     def _take_scale(self, value: float) -> None:
         if self._parameters is not None and value != self._parameters.anomaly.guidance_scale:
-            self._parameters.anomaly.guidance_scale = min(value, LIMITS["guidance_scale"]["max"])
+            self._parameters.anomaly.guidance_scale = min(value, LARGEST_SCALE)
             self.refresh()
             self._moved()
 
@@ -155,13 +157,9 @@ class MapSettingsGroup:
 
     def _set_ranges(self) -> None:
         """Limits from the engine's own fields."""
-        for widget in (self._ui.noiseSlider, self._ui.noiseSpinBox):
-            widget.minimum = int(LIMITS["noise_level"]["min"])
-            widget.maximum = int(LIMITS["noise_level"]["max"])
-        self._ui.guidanceSpinBox.minimum = LIMITS["guidance_scale"]["min"]
-        self._ui.guidanceSpinBox.maximum = LIMITS["guidance_scale"]["max"]
-        self._ui.levelsSpinBox.minimum = int(LIMITS["steps"]["min"])
-        self._ui.levelsSpinBox.maximum = int(LIMITS["steps"]["max"])
+        limit(AnomalyParameters, "noise_level", self._ui.noiseSlider, self._ui.noiseSpinBox)
+        limit(AnomalyParameters, "guidance_scale", self._ui.guidanceSpinBox)
+        limit(AnomalyParameters, "steps", self._ui.levelsSpinBox)
 
 
 def planes() -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from difftumor.images.sequences import SEQUENCES
+from difftumor.parameters import LearningParameters, SegmentationParameters
 from DiffTumorSlicerLib.jobs.parameter_node import learning_request, segmentation_request
 from DiffTumorSlicerLib.panels.anomaly.input_group import MapInputGroup, Place
 from DiffTumorSlicerLib.panels.segmentation.learning_group import LearningGroup
@@ -28,9 +29,14 @@ KEYS = {"paintButton": "P", "goToSliceButton": "G"}
 TRAINED, LEARNED = "trained", "learned"
 PLACES = {
     TRAINED: Place(
-        "segmenting", "segmented_organ", "segmented_organ_id", segmenter_rows, organ_needed=False
+        *("segmenting", "segmented_organ", "segmented_organ_id", segmenter_rows),
+        organ_needed=False,
+        stands_for=(SegmentationParameters, "models"),
     ),
-    LEARNED: Place("learning", "segmented_organ", "segmented_organ_id", learning_rows),
+    LEARNED: Place(
+        *("learning", "segmented_organ", "segmented_organ_id", learning_rows),
+        stands_for=(LearningParameters, "model"),
+    ),
 }
 
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import slicer
 
+from DiffTumorSlicerLib.panels.shared.field_widgets import describe
+
 
 class Requirements(Protocol):
     """What the panels need to know of the worker's Python (`environment.WorkerPython`)."""
@@ -51,4 +53,6 @@ class Surroundings:
         widget = slicer.util.loadUI(str(self.ui_folder / f"{name}.ui"))
         self.section.layout().addWidget(widget)
         widget.setMRMLScene(self.scene)
-        return widget, slicer.util.childWidgetVariables(widget)
+        ui = slicer.util.childWidgetVariables(widget)
+        describe(name, ui)
+        return widget, ui

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from slicer.i18n import tr as _
 
 from difftumor.parameters import Ellipsoid, SynthesisParameters
+from DiffTumorSlicerLib.panels.shared.field_widgets import limit
 from DiffTumorSlicerLib.panels.shared.texts import PLACED_RADIUS_MM
 from DiffTumorSlicerLib.panels.shared.widgets import quietly
 from DiffTumorSlicerLib.scene.geometry import SceneError
@@ -250,15 +251,9 @@ class PlaceGroup:
 
     def _set_ranges(self) -> None:
         """Limits from the engine's own fields; positions have none but a sensible one."""
-        metadata = {item.name: item.metadata for item in fields(Ellipsoid)}
-        limits = {
-            "center": (-FARTHEST_MM, FARTHEST_MM),
-            "radius": (metadata["radii_mm"]["min"], metadata["radii_mm"]["max"]),
-            "rotation": (metadata["rotation_deg"]["min"], metadata["rotation_deg"]["max"]),
-        }
-        for key, spins in self._spins.items():
-            for spin in spins:
-                spin.minimum, spin.maximum = limits[key]
-        count = {item.name: item.metadata for item in fields(SynthesisParameters)}["count"]
+        for spin in self._spins["center"]:
+            spin.minimum, spin.maximum = -FARTHEST_MM, FARTHEST_MM
+        limit(Ellipsoid, "radii_mm", *self._spins["radius"])
+        limit(Ellipsoid, "rotation_deg", *self._spins["rotation"])
+        limit(SynthesisParameters, "count", self._ui.countSpinBox)
         self._ui.countSpinBox.minimum = 0  # automatic
-        self._ui.countSpinBox.maximum = count["max"]

@@ -8,14 +8,15 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from difftumor.parameters import MODELLED
+from difftumor.parameters import MODELLED, SynthesisParameters
 from difftumor.weights import models
 from DiffTumorSlicerLib.jobs.models import best_model, fitting_models, is_modelled, takes_steps
 from DiffTumorSlicerLib.panels.shared import texts
+from DiffTumorSlicerLib.panels.shared.field_widgets import limits_of
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo
 
 LARGEST_NEW_SEED = 999_999  # short enough to be read out or written down
-LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = limits_of(SynthesisParameters, "seed")[1]
 
 
 class TumorGroup:
