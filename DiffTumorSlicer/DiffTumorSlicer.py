@@ -1,7 +1,7 @@
 """DiffTumorSlicer: synthetic tumors in a CT, and heat maps of anomalies, by diffusion models. Research use only.
 
 Registration with Slicer and nothing else: what a panel shows is in `DiffTumorSlicerLib.panels`, what is
-done in `DiffTumorSlicerLib.jobs.session`, and what is computed in the package `difftumor`, in a process of its own.
+done in `DiffTumorSlicerLib.session`, and what is computed in the package `difftumor`, in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from slicer.util import VTKObservationMixin
 from DiffTumorSlicerLib.jobs import environment
 from DiffTumorSlicerLib.jobs.host import Host
 from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters, open_parameters
-from DiffTumorSlicerLib.jobs.session import Session
 from DiffTumorSlicerLib.jobs.states import JobState
+from DiffTumorSlicerLib.session import Session
 
 # Written by release/fill_in.py from release/owner.json.
 CONTRIBUTORS = ["FILL-IN NAME (FILL-IN ORGANIZATION)"]
@@ -286,7 +286,7 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
         number = self.session.anomaly(
             parameters,
             images,
-            area_node=segmentationNode,
+            segmentation_node=segmentationNode,
             segment_id=segmentId or None,
             device=device,
         )

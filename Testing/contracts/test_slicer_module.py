@@ -39,7 +39,7 @@ app = slicer_stand_in.start()
 module = slicer_stand_in.load_module({path!r})
 import slicer
 assert slicer.util.mainWindow() is None and app.layoutManager() is None
-from DiffTumorSlicerLib.jobs import session
+from DiffTumorSlicerLib import session
 assert session._ is slicer.i18n.tr, "sentences of the session are not translated"
 panel = module.widgetRepresentation()
 panel.enter(); panel.show(); app.processEvents()
@@ -153,13 +153,13 @@ def test_reloading_takes_the_library_along():
     module = slicer_stand_in.load_module(MODULE_FILE)
     panel = module.widgetRepresentation()
     panel.enter()
-    first, library = panel.self(), sys.modules["DiffTumorSlicerLib.jobs.session"]
+    first, library = panel.self(), sys.modules["DiffTumorSlicerLib.session"]
     first.onReload()
     APP.processEvents()
     second = module.widgetRepresentation().self()
     assert second is not first
     assert first.panels is None
-    assert sys.modules["DiffTumorSlicerLib.jobs.session"] is not library
+    assert sys.modules["DiffTumorSlicerLib.session"] is not library
     second.cleanup()
     assert slicer_stand_in.slot_errors() == []
 

@@ -16,6 +16,7 @@ from Testing.contracts.looping import each
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "DiffTumorSlicer" / "difftumor"
+LIBRARY = ROOT / "DiffTumorSlicer" / "DiffTumorSlicerLib"
 
 # Slicer's own process imports these; it must never load torch (DESIGN, section 2).
 WITHOUT_TORCH = (
@@ -60,6 +61,17 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in sorted(ENGINE.rglob("*.py"))}
+ROOMS = {module_name(path): path for path in sorted(LIBRARY.rglob("*.py"))}  # of the library
+CAPABILITIES = ("synthesis", "anomaly", "segmentation", "reading")
+# What each part of the library may import of the others (DESIGN, section 2): what lies below it.
+BELOW = {
+    "translation": (),
+    "scene": ("translation",),
+    "jobs": ("scene", "translation"),
+    **dict.fromkeys(CAPABILITIES, ("jobs", "scene", "translation")),
+    "session": (*CAPABILITIES, "jobs", "scene", "translation"),
+    "panels": ("session", *CAPABILITIES, "jobs", "scene", "translation"),
+}
 
 
 @each("name", list(MODULES))
@@ -77,15 +89,34 @@ def test_the_engine_knows_neither_slicer_nor_qt_nor_the_training_programs(name):
     }
 
 
-def test_no_import_goes_in_a_circle():
+@each("name", list(ROOMS))
+def test_imports_of_the_library_go_down_only(name):
+    room = name.split(".")[1:2]
+    for imported in imports_of(ROOMS[name]):
+        root, *rest = imported.split(".")
+        assert root not in {"torch", "monai", "PySide6", "training", "Testing"}, imported
+        assert root not in {"qt", "ctk"} or room == ["panels"], imported
+        if root == "DiffTumorSlicerLib" and rest and rest[0] not in room:
+            assert rest[0] in BELOW[room[0]], imported
+
+
+def test_the_library_has_no_more_rooms_than_these():
+    assert {path.name for path in LIBRARY.iterdir() if any(path.glob("*.py"))} == {
+        "jobs", "panels", "scene", *CAPABILITIES,
+    }  # fmt: skip
+    assert len(list(LIBRARY.glob("*.py"))) <= 4
+
+
+@pytest.mark.parametrize("modules", [MODULES, ROOMS], ids=["engine", "library"])
+def test_no_import_goes_in_a_circle(modules):
     # A package's own __init__ only gathers its modules, so it counts as them.
     edges = {
         name: {
             i
             for i in imports_of(path)
-            if i in MODULES and i != name and not name.startswith(f"{i}.")
+            if i in modules and i != name and not name.startswith(f"{i}.")
         }
-        for name, path in MODULES.items()
+        for name, path in modules.items()
     }
     done: set[str] = set()
 
@@ -130,7 +161,7 @@ def test_nothing_of_testing_or_training_is_packaged():
 
 
 def test_files_stay_readable():
-    folders = (ENGINE, ROOT / "training")
+    folders = (ENGINE, LIBRARY, ROOT / "training")
     lengths = {p: len(p.read_text("utf-8").splitlines()) for f in folders for p in f.rglob("*.py")}
     assert {str(path): n for path, n in lengths.items() if n > 420} == {}
 

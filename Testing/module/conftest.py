@@ -24,7 +24,7 @@ def bridge():
 @pytest.fixture
 def session(scene, bridge):
     from DiffTumorSlicerLib.jobs.host import Host
-    from DiffTumorSlicerLib.jobs.session import Session
+    from DiffTumorSlicerLib.session import Session
 
     made = Session(
         scene, bridge=bridge, host=Host(free_memory=lambda: 64 * 10**9, free_disk=lambda _: 10**12)

@@ -1,108 +1,205 @@
-"""A wish for a heat map becomes a job: everything that can be refused is refused before it starts."""
+"""Heat maps and sheets of them over N and S: the questions about them, their nodes, and the sentence at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from difftumor.anomaly.layout import slice_axis
 from difftumor.parameters import AnomalyParameters, to_dict
-from DiffTumorSlicerLib.jobs.case_models import CaseModel, model_facts
+from DiffTumorSlicerLib.anomaly.results import HeatMap, add_map, live_map_of
+from DiffTumorSlicerLib.jobs.case_models import model_facts
 from DiffTumorSlicerLib.jobs.cases import Case, read_case
-from DiffTumorSlicerLib.jobs.host import Host
 from DiffTumorSlicerLib.jobs.inputs import as_parameters
-from DiffTumorSlicerLib.jobs.jobs import SessionError
+from DiffTumorSlicerLib.jobs.jobs import Answer, Outcome, SessionError
 from DiffTumorSlicerLib.jobs.models import check_model
-from DiffTumorSlicerLib.jobs.room import check_free
-from DiffTumorSlicerLib.scene.slice_ranges import organ_slices
-from DiffTumorSlicerLib.scene.volume_nodes import volume_array
+from DiffTumorSlicerLib.jobs.request import Request, box_of_answer, notes_of
+from DiffTumorSlicerLib.jobs.states import ANOMALY
+from DiffTumorSlicerLib.scene.slice_ranges import normal_axis, organ_slices
 from DiffTumorSlicerLib.translation import tr as _
 
-TASK = PANEL = "anomaly"
-# A worker with networks of slices at its peak, and one that already holds them.
-MODEL_MEMORY = 2_500_000_000
-WARM_MEMORY = 1_000_000_000
-SPARE_DISK = 64_000_000
+HEALTHY = "healthy_"  # and the name of the image: an array of the answer
+STATED = ("box", "slices", "settings", "probability", "lesions", "notes", "unfinished")
 SWEEP_LIMIT = 25  # pictures of a sheet
 
 
 @dataclass(frozen=True, eq=False)
-class AnomalyWish:
-    """What is to be mapped from which nodes.
+class Cell:
+    """One pair of N and S of a sheet, with the map that it made of the slice."""
 
-    Attributes:
-        parameters: with the slices that are meant.
-        model: facts of the model.
-        case: images and organ.
-        device: as the worker names it.
-        into: map that the result replaces, or None for a new one.
-    """
-
-    parameters: AnomalyParameters
-    model: CaseModel
-    case: Case
-    device: str
-    into: Any | None = None
+    noise_level: int
+    guidance_scale: float
+    index: int
+    heat: HeatMap
+    source: Any
 
     @property
-    def axis(self) -> int:
-        """Voxel axis of the slices."""
-        return slice_axis(self.case.grid, self.parameters.plane)
+    def probability(self) -> float:
+        """Of disease, of the slice as it is."""
+        return float(self.heat.slices[0]["probability"]) if self.heat.slices else 0.0
 
     @property
-    def indices(self) -> list[int]:
-        """The slices that will be computed, as far as it can be known before."""
-        first, end = self.parameters.slices or organ_slices(
-            self.case.organ, self.case.grid, self.parameters.plane
-        )
-        if self.case.organ is None:
-            return list(range(first, end))
-        held = self.case.organ.any(axis=tuple(d for d in range(3) if d != self.axis))
-        return [index for index in range(first, end) if held[index]]
+    def highest(self) -> float:
+        """Largest value of the map before it was scaled, in the model's units."""
+        return float(self.heat.slices[0]["map_max"]) if self.heat.slices else 0.0
 
 
-def anomaly_wish(
+def map_request(
+    scene: Any,
     parameters: AnomalyParameters | Mapping[str, Any],
     images: Any,
     *,
-    area_node: Any | None = None,
+    segmentation_node: Any | None = None,
     segment_id: str | None = None,
+    live: bool = False,
     into: Any | None = None,
     device: str = "auto",
-) -> AnomalyWish:
-    """Check what was asked for against the nodes.
+) -> Request:
+    """A request for one map.
 
     Args:
+        scene: of the nodes.
         parameters: the pack, or its fields.
         images: a CT volume node, or sequence ('t1', 't1c', 't2', 'flair') -> volume node.
-        area_node: segmentation with the organ or the brain, optional.
+        segmentation_node: with the organ or the brain, optional.
         segment_id: of the organ; the only segment if None.
+        live: whether the result is the one map of the scan that follows the sliders.
         into: map that the result replaces.
         device: 'auto', 'cpu', 'cuda', 'mps'.
 
     Raises: SceneError, SessionError: what is wrong, and the next step.
     """
+    pack, case = _checked(parameters, images, segmentation_node, segment_id)
+    target = live_map_of(scene, case.source) if live else into
+
+    def show(request: Request, answers: list[Answer]) -> Outcome:
+        heat = _heat(request, pack, answers[0])
+        # By identity: it may have left the scene meanwhile.
+        present = target if target is not None and scene.IsNodePresent(target) else None
+        node = add_map(scene, case.source, heat, into=present, live=live)
+        return _outcome(node, heat, answers, live)
+
+    def keep(request: Request, answers: list[Answer]) -> Outcome | None:
+        worth_it = answers[0].metadata.get("slices") and not live
+        return show(request, answers) if worth_it else None
+
+    return _request([pack], case, show, keep, device)
+
+
+def sweep_request(
+    scene: Any,
+    parameters: AnomalyParameters | Mapping[str, Any],
+    images: Any,
+    noise_levels: list[int],
+    guidance_scales: list[float],
+    *,
+    segmentation_node: Any | None = None,
+    segment_id: str | None = None,
+    device: str = "auto",
+) -> Request:
+    """A request for a sheet: the first slice that is asked for with every pair of N and S.
+
+    Its cells are in the state's report. Arguments, Raises: as `map_request`.
+    """
+    del scene  # nothing is added to it
+    pack, case = _checked(parameters, images, segmentation_node, segment_id)
+    index = slices_of(pack, case)[0]
+    packs = _pairs(pack, index, noise_levels, guidance_scales)
+
+    def collect(request: Request, answers: list[Answer]) -> Outcome:
+        cells = [
+            Cell(
+                int(each.noise_level or 0),
+                float(each.guidance_scale or 0.0),
+                index,
+                _heat(request, each, answer),
+                case.source,
+            )
+            for each, answer in zip(packs, answers, strict=False)
+        ]
+        if len(cells) < len(packs):
+            sentence = _("{count} of {total} pictures are ready; the rest was cancelled.")
+        else:
+            sentence = _("{count} pictures are ready. Press one to take its N and S.")
+        sentence = sentence.format(count=len(cells), total=len(packs))
+        report = {"kind": "sweep", "cells": cells, "plane": pack.plane}
+        return Outcome(sentence, (), notes_of(answers), report)
+
+    def keep(request: Request, answers: list[Answer]) -> Outcome | None:
+        whole = [answer for answer in answers if not answer.metadata.get("unfinished")]
+        return collect(request, whole) if whole else None
+
+    titles = [
+        f"N {each.noise_level}, S {each.guidance_scale:g} ({number} of {len(packs)})"
+        for number, each in enumerate(packs, start=1)
+    ]
+    return _request(packs, case, collect, keep, device, titles)
+
+
+def slices_of(pack: AnomalyParameters, case: Case) -> list[int]:
+    """The slices that will be computed, as far as it can be known before."""
+    first, end = pack.slices or organ_slices(case.organ, case.grid, pack.plane)
+    if case.organ is None:
+        return list(range(first, end))
+    axis = slice_axis(case.grid, pack.plane)
+    held = case.organ.any(axis=tuple(d for d in range(3) if d != axis))
+    return [index for index in range(first, end) if held[index]]
+
+
+def show_cell(scene: Any, cell: Cell) -> Any:
+    """Show the map of a cell in the views, as the map that follows the sliders."""
+    into = live_map_of(scene, cell.source)
+    return add_map(scene, cell.source, cell.heat, into=into, live=True)
+
+
+def _request(
+    packs: Sequence[AnomalyParameters],
+    case: Case,
+    show: Callable[[Request, list[Answer]], Outcome],
+    keep: Callable[[Request, list[Answer]], Outcome | None],
+    device: str,
+    titles: Sequence[str] = (),
+) -> Request:
+    model = packs[0].model
+    return Request(
+        task=ANOMALY,
+        panel=ANOMALY,
+        button=_("Make the map"),
+        packs=packs,
+        titles=titles,
+        case=case,
+        show=show,
+        keep=keep,
+        # The worker copies the images; map (float32), mask and healthy version are there and here.
+        memory=2 * case.nbytes + 12 * case.voxels,
+        disk=2 * case.nbytes + 6 * case.voxels,
+        models=(model,),
+        stated=STATED,
+        facts={"organs": list(model_facts(model).organs)},
+        device=device,
+    )
+
+
+def _checked(
+    parameters: AnomalyParameters | Mapping[str, Any],
+    images: Any,
+    segmentation_node: Any | None,
+    segment_id: str | None,
+) -> tuple[AnomalyParameters, Case]:
+    """Parameters and case, once all is checked that the worker would only answer later."""
     plain = parameters if isinstance(parameters, Mapping) else to_dict(parameters)
-    asked = as_parameters(AnomalyParameters, plain)
-    check_model(asked.model, TASK, _("anomaly maps"))
-    model = model_facts(asked.model)
-    wish = AnomalyWish(asked, model, read_case(model, images, area_node, segment_id), device, into)
-    _check_slices(wish)
-    return wish
+    pack = as_parameters(AnomalyParameters, plain)
+    check_model(pack.model, ANOMALY, _("anomaly maps"))
+    case = read_case(model_facts(pack.model), images, segmentation_node, segment_id)
+    _check_slices(pack, case)
+    return pack, case
 
 
-def with_slices(wish: AnomalyWish, first: int, end: int) -> AnomalyWish:
-    """The same wish for other slices."""
-    return replace(wish, parameters=replace(wish.parameters, slices=(first, end)))
-
-
-def sweep_of(
-    wish: AnomalyWish, noise_levels: list[int], guidance_scales: list[float]
+def _pairs(
+    pack: AnomalyParameters, index: int, noise_levels: list[int], guidance_scales: list[float]
 ) -> list[AnomalyParameters]:
-    """One request for each pair of N and S, for the first slice of a wish.
-
-    The largest N comes first, as its encoding serves all the others.
+    """One pack for each pair of N and S; the largest N comes first, as its encoding serves all the others.
 
     Raises: SessionError: nothing to try, too much of it, or a value out of range.
     """
@@ -117,8 +214,7 @@ def sweep_of(
                 "{count} pairs of N and S are too many for one sheet. Write at most {most} pairs."
             ).format(count=count, most=SWEEP_LIMIT)
         )
-    index = wish.indices[0]
-    base = {**to_dict(wish.parameters), "slices": (index, index + 1)}
+    base = {**to_dict(pack), "slices": (index, index + 1)}
     return [
         as_parameters(AnomalyParameters, {**base, "noise_level": noise, "guidance_scale": scale})
         for noise in sorted(set(noise_levels), reverse=True)
@@ -126,19 +222,19 @@ def sweep_of(
     ]
 
 
-def _check_slices(wish: AnomalyWish) -> None:
+def _check_slices(pack: AnomalyParameters, case: Case) -> None:
     """The questions about organ and slices that the worker would only answer later."""
-    plane, asked = wish.parameters.plane, wish.parameters.slices
-    last = wish.case.grid.shape[wish.axis]
-    if asked is not None and asked[1] > last:
+    plane, slices = pack.plane, pack.slices
+    last = case.grid.shape[slice_axis(case.grid, plane)]
+    if slices is not None and slices[1] > last:
         raise SessionError(
             _(
                 "Slices {first} to {last} are not all in the image, whose {plane} slices are 0 to {end}. "
                 "Choose slices of the image."
-            ).format(first=asked[0], last=asked[1] - 1, plane=plane, end=last - 1)
+            ).format(first=slices[0], last=slices[1] - 1, plane=plane, end=last - 1)
         )
-    if not wish.indices:
-        first, end = organ_slices(wish.case.organ, wish.case.grid, plane)
+    if not slices_of(pack, case):
+        first, end = organ_slices(case.organ, case.grid, plane)
         raise SessionError(
             _(
                 "There is nothing of the chosen segment in these slices: it lies in the {plane} slices "
@@ -147,16 +243,46 @@ def _check_slices(wish: AnomalyWish) -> None:
         )
 
 
-def check_anomaly_room(wish: AnomalyWish, host: Host, *, warm: bool) -> None:
-    """Compare what is needed with the memory and the disk that are free.
+def _heat(request: Request, pack: AnomalyParameters, answer: Answer) -> HeatMap:
+    """The answer of the worker as a map with its side-car."""
+    facts, arrays = answer.metadata, answer.arrays
+    settings = facts["settings"]
+    healthy = {
+        name.removeprefix(HEALTHY): array
+        for name, array in arrays.items()
+        if name.startswith(HEALTHY)
+    }
+    return HeatMap(
+        box_of_answer(answer),
+        arrays["scaled"],
+        healthy,
+        list(facts["slices"]),
+        request.sidecar(answer, pack),
+        normal_axis(pack.plane),
+        float(settings["gate_probability"]) if settings.get("gate") else None,
+        request.case.images,
+    )
 
-    Args:
-        warm: whether the worker holds the model already.
 
-    Raises: SessionError: too little of either.
-    """
-    arrays = [volume_array(node) for node in wish.case.images.values()]
-    size, scans = arrays[0].size, sum(array.nbytes for array in arrays)
-    # The worker copies the images; map (float32), mask and healthy version are there and here.
-    needed = 2 * scans + 12 * size + (WARM_MEMORY if warm else MODEL_MEMORY)
-    check_free(host, needed, 2 * scans + 6 * size + SPARE_DISK)
+def _outcome(node: Any, heat: HeatMap, answers: list[Answer], live: bool) -> Outcome:
+    marked = [one for one in heat.slices if not one["gated"]]
+    best = max((one["probability"] for one in heat.slices), default=0.0)
+    left = int(answers[0].metadata.get("unfinished") or 0)
+    count = len(heat.slices)
+    if left:
+        sentence = _(
+            'Cancelled. The {count} finished of {total} slices are in "{name}"; press Make the map '
+            "to compute them all."
+        ).format(count=count, total=count + left, name=node.GetName())
+    elif not marked:
+        sentence = _(
+            "Nothing is marked: the classifier calls all slices healthy (highest probability of disease "
+            "{best:.2f}), or the model changed next to nothing. To look at the map nevertheless, "
+            "switch off “Leave healthy slices empty” in More settings and press Make the map."
+        ).format(best=best)
+    else:
+        sentence = _('{marked} of {count} slices are marked in "{name}".').format(
+            marked=len(marked), count=count, name=node.GetName()
+        )
+    report = {"kind": "live" if live else "map", "slices": count}
+    return Outcome(sentence, (node.GetID(),), notes_of(answers), report)

@@ -12,7 +12,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from difftumor.anomaly.layout import PLANES, shown_plane, voxel_axes
 from difftumor.grids import Grid
-from DiffTumorSlicerLib.anomaly.job import Cell
+from DiffTumorSlicerLib.anomaly.request import Cell
 from DiffTumorSlicerLib.scene.heat_display import colors_of
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array, volume_grid
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import slicer
 
-from difftumor.anomaly.layout import AnomalyError
-from difftumor.images.mr import check_same_geometry
+from difftumor.images.mr import CaseError, check_same_geometry
 from difftumor.images.sequences import SEQUENCES, TITLES, sequence_of
 from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.jobs import SessionError
@@ -80,7 +79,7 @@ def check_images(images: Mapping[str, Any], model: CaseModel) -> None:
         )
     try:
         check_same_geometry({f'"{node.GetName()}"': volume_grid(node) for node in nodes})
-    except AnomalyError as error:
+    except CaseError as error:
         raise SessionError(sentence_of(error)) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +28,24 @@ class Case:
         images: channel -> volume node, in the model's order.
         grid: of all of them.
         organ: mask on it, or None.
-        area: segmentation node of the organ or brain, and `segment_id`.
+        segmentation_node: that holds the organ or brain, and `segment_id`.
     """
 
     images: Mapping[str, Any]
     grid: Grid
     organ: NDArray[np.bool_] | None
-    area: Any | None
+    segmentation_node: Any | None
     segment_id: str
+
+    @property
+    def voxels(self) -> int:
+        """Of each image."""
+        return math.prod(self.grid.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all images."""
+        return sum(volume_array(node).nbytes for node in self.images.values())
 
     @property
     def source(self) -> Any:
@@ -64,18 +75,22 @@ class Case:
             )
             for name, node in self.images.items()
         }
-        if self.area is not None:
-            facts["organ"] = segment_facts(self.area, self.segment_id, hashes.get("organ"))
+        if self.segmentation_node is not None:
+            facts["organ"] = segment_facts(
+                self.segmentation_node, self.segment_id, hashes.get("organ")
+            )
         return facts
 
 
-def read_case(model: CaseModel, images: Any, area_node: Any | None, segment_id: str | None) -> Case:
+def read_case(
+    model: CaseModel, images: Any, segmentation_node: Any | None, segment_id: str | None
+) -> Case:
     """Check images and organ against what a model wants.
 
     Args:
         model: facts of the model.
         images: a CT volume node, or sequence ('t1', 't1c', 't2', 'flair') -> volume node.
-        area_node: segmentation with the organ or the brain, optional.
+        segmentation_node: segmentation with the organ or the brain, optional.
         segment_id: of the organ; the only segment if None.
 
     Raises: SceneError, SessionError: what is wrong, and the next step.
@@ -91,8 +106,8 @@ def read_case(model: CaseModel, images: Any, area_node: Any | None, segment_id: 
                 '"{name}" has no slices to look at. Load the whole series, or choose another image.'
             ).format(name=first.GetName())
         )
-    segment = segment_id or only_segment(area_node)
-    organ = organ_mask(area_node, segment, first) if area_node is not None else None
+    segment = segment_id or only_segment(segmentation_node)
+    organ = organ_mask(segmentation_node, segment, first) if segmentation_node is not None else None
     if organ is not None and not organ.any():
         raise SessionError(
             _(
@@ -100,4 +115,4 @@ def read_case(model: CaseModel, images: Any, area_node: Any | None, segment_id: 
                 "to another scan. Choose another segment."
             )
         )
-    return Case(wanted, grid, organ, area_node, segment)
+    return Case(wanted, grid, organ, segmentation_node, segment)

@@ -9,7 +9,6 @@ import numpy as np
 
 from difftumor.grids import Grid
 from difftumor.parameters import from_dict
-from difftumor.provenance import describe
 from DiffTumorSlicerLib.jobs.jobs import SessionError
 from DiffTumorSlicerLib.scene.volume_nodes import changed_since
 from DiffTumorSlicerLib.translation import tr as _
@@ -67,9 +66,7 @@ def image_facts(node: Any, grid: Grid, sha256: str | None) -> dict[str, Any]:
         sha256: of its voxels, as the worker says.
     """
     return {
-        "name": node.GetName(),
-        "path": _stored_path(node),
-        "sha256": sha256,
+        **node_facts(node, sha256),
         "shape": list(grid.shape),
         "spacing_mm": np.round(grid.spacing, 4).tolist(),
     }
@@ -77,39 +74,16 @@ def image_facts(node: Any, grid: Grid, sha256: str | None) -> dict[str, Any]:
 
 def segment_facts(node: Any, segment_id: str, sha256: str | None) -> dict[str, Any]:
     """What a side-car tells of a segment that served as a mask."""
-    return {
-        "name": node.GetName(),
-        "path": _stored_path(node),
-        "segment": segment_id,
-        "label": None,
-        "sha256": sha256,
-    }
+    return {**node_facts(node, sha256), "segment": segment_id, "label": None}
 
 
-def sidecar(
-    task: str,
-    parameters: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    result: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """How a result of the worker was made (docs/formats.md).
+def node_facts(node: Any, sha256: str | None) -> dict[str, Any]:
+    """What a side-car tells of any node that a result was made from.
 
     Args:
-        task: of the request.
-        parameters: of the request, as plain values.
-        inputs: role -> `image_facts` or `segment_facts`.
-        result: what came out.
-        facts: metadata of the worker's answer, with "model", "device" and, from another Python, "versions".
+        node: with a name and perhaps a file, which it was read from or saved to.
+        sha256: of its voxels on the grid of the images, as the worker says.
     """
-    made = describe(
-        task, dict(parameters), dict(inputs), facts["model"], dict(result), facts["device"]
-    )
-    made["versions"] = facts.get("versions", made["versions"])  # of the Python that computed
-    return made
-
-
-def _stored_path(node: Any) -> str:
-    """The file that a node was read from or saved to, or ""."""
     storage = node.GetStorageNode()
-    return str(storage.GetFullNameFromFileName() or "") if storage is not None else ""
+    path = str(storage.GetFullNameFromFileName() or "") if storage is not None else ""
+    return {"name": node.GetName(), "path": path, "sha256": sha256}

@@ -11,12 +11,12 @@ from difftumor.weights import models
 from difftumor.weights.models import Identification, ModelError
 from difftumor.worker.protocol import Cancelled
 from DiffTumorSlicerLib.jobs.jobs import Board, SessionError, explain
+from DiffTumorSlicerLib.jobs.states import MODELS
 from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.translation import tr as _
 
 Report = Callable[[int, int], None]
 Work = Callable[[Report], str]
-PANEL = "models"
 OCCUPIED = _("Another model is being worked on. Wait for it, or cancel it first.")
 
 
@@ -50,7 +50,7 @@ class ModelJobs:
             raise SessionError(OCCUPIED)
         self._stop.clear()
         self._progress = self._end = None
-        self._board.begin(PANEL, number, stage)
+        self._board.begin(MODELS, number, stage)
         self._thread = threading.Thread(
             target=self._run, args=(work,), name="difftumor models", daemon=True
         )
@@ -58,7 +58,7 @@ class ModelJobs:
 
     def check_free(self) -> None:
         """Raises: SessionError: something is going on, here or in the worker."""
-        if self._board.states[PANEL].running:
+        if self._board.states[MODELS].running:
             raise SessionError(OCCUPIED)
 
     def cancel(self) -> bool:
@@ -66,7 +66,7 @@ class ModelJobs:
         if not self.busy:
             return False
         self._stop.set()
-        self._board.change(PANEL, stage="stopping", remaining_s=None)
+        self._board.change(MODELS, stage="stopping", remaining_s=None)
         return True
 
     def poll(self) -> None:
@@ -76,13 +76,13 @@ class ModelJobs:
         if self._end is not None:
             self._thread.join()
             self._thread = None
-            self._board.change(PANEL, **self._end)
+            self._board.change(MODELS, **self._end)
         elif self._progress is not None and not self._stop.is_set():
             done, total = self._progress
             self._progress = None
-            elapsed = self._board.states[PANEL].elapsed_s
+            elapsed = self._board.states[MODELS].elapsed_s
             remaining = elapsed * (total - done) / done if done > 0 and elapsed > 1 else None
-            self._board.change(PANEL, done=done, total=total, remaining_s=remaining)
+            self._board.change(MODELS, done=done, total=total, remaining_s=remaining)
 
     def close(self) -> None:
         """Stop, and wait a moment for it."""

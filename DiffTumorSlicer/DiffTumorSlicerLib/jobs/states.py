@@ -8,6 +8,9 @@ from typing import Any
 
 from DiffTumorSlicerLib.translation import tr as _
 
+SYNTHESIS, ANOMALY, SEGMENTATION, MODELS, DOCTOR = PANELS = (
+    "synthesis", "anomaly", "segmentation", "models", "doctor",
+)  # fmt: skip
 TICK_S = 0.25  # how often the elapsed time is told anew
 REPLACED = _("A newer request took the place of this one.")
 
@@ -55,7 +58,7 @@ class Board:
     """The newest state of each panel's job, and who wants to know of changes."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.states: dict[str, JobState] = {}
+        self.states = {panel: JobState(panel) for panel in PANELS}
         self.listeners: list[Callable[[JobState], None]] = []
         self._clock = clock
         self._started: dict[str, float] = {}

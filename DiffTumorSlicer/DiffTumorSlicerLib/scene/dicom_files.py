@@ -26,9 +26,13 @@ def can_write_segmentation(scan: Any) -> bool:
 
 def writes_segmentations() -> bool:
     """Whether this Slicer has what DICOM segmentations take: the plug-in and an open database."""
-    plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
     database = _database()
-    return "DICOMSegmentationPlugin" in plugins and database is not None and bool(database.isOpen)
+    return has_plugin("DICOMSegmentationPlugin") and database is not None and bool(database.isOpen)
+
+
+def has_plugin(name: str) -> bool:
+    """Whether this Slicer has a DICOM plug-in of that name."""
+    return name in (getattr(slicer.modules, "dicomPlugins", None) or {})
 
 
 def export_dicom(

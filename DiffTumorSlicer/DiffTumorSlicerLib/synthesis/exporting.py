@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import slicer
 from numpy.typing import NDArray
 
 from DiffTumorSlicerLib.scene.dicom_files import (
     INSTANCES,
     export_dicom,
+    has_plugin,
     into_database,
     writes_segmentations,
 )
@@ -71,8 +71,7 @@ def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = Fals
     Returns: the folders that were written.
     Raises: ExportError: Slicer has no DICOM export here, or refused.
     """
-    plugins = getattr(slicer.modules, "dicomPlugins", None) or {}
-    if "DICOMScalarVolumePlugin" not in plugins:
+    if not has_plugin("DICOMScalarVolumePlugin"):
         raise ExportError(
             _(
                 "This Slicer has no DICOM export. Save as NIfTI or NRRD, or install Slicer with its DICOM "

@@ -1,62 +1,44 @@
-"""A wish for a synthetic tumor becomes a job: everything that can be refused is refused before it starts."""
+"""Synthetic tumors: the questions about them, their nodes, and the sentence at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from uuid import uuid4
 
 from difftumor.ellipsoids import ellipsoid_box, ellipsoid_mask
-from difftumor.grids import Grid
 from difftumor.parameters import MODELLED, SynthesisParameters, to_dict
 from difftumor.synthesis.sites import NEEDED_MEMORY_GB, SynthesisError, sites_of
-from DiffTumorSlicerLib.jobs.host import Host
+from difftumor.task import SCAN
+from DiffTumorSlicerLib.jobs.cases import Case
 from DiffTumorSlicerLib.jobs.inputs import as_parameters
-from DiffTumorSlicerLib.jobs.jobs import SessionError
-from DiffTumorSlicerLib.jobs.room import check_free
+from DiffTumorSlicerLib.jobs.jobs import Answer, Outcome, SessionError
+from DiffTumorSlicerLib.jobs.models import check_model
+from DiffTumorSlicerLib.jobs.request import Request, box_of_answer, notes_of
+from DiffTumorSlicerLib.jobs.states import SYNTHESIS
 from DiffTumorSlicerLib.jobs.wording import sentence_of
-from DiffTumorSlicerLib.scene.results import input_of
+from DiffTumorSlicerLib.scene.results import input_of, segmentation_of
 from DiffTumorSlicerLib.scene.segments import only_segment, organ_mask
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array, volume_grid
 from DiffTumorSlicerLib.synthesis.ellipsoid import ellipsoid_of
-from DiffTumorSlicerLib.synthesis.results import is_result
+from DiffTumorSlicerLib.synthesis.results import (
+    VARIANT_NAME,
+    VARIANTS,
+    Tumor,
+    add_tumor,
+    copy_result,
+    is_result,
+    remove_result,
+)
 from DiffTumorSlicerLib.translation import tr as _
 
-TASK = PANEL = "synthesis"
-# Memory of a worker that already holds the networks, or needs none.
-WARM_MEMORY = 1_000_000_000
-PLAIN_MEMORY = 400_000_000
-SPARE_DISK = 64_000_000
+LARGEST_SEED = 2**63 - 1
+PLAIN_MEMORY = 400_000_000  # of a worker that needs no network
 
 
-@dataclass(frozen=True, eq=False)
-class Wish:
-    """What is to be made from which nodes.
-
-    Attributes:
-        parameters: with an ellipsoid or a random size.
-        source: volume whose voxels the worker gets: the input, or the result that gets another tumor.
-        into: that result, or None for a new one.
-        grid: of the source.
-        organ: mask on it, or None.
-        segmentation: node of the organ, and `segment_id`.
-        device: as the worker names it.
-    """
-
-    parameters: SynthesisParameters
-    source: Any
-    into: Any | None
-    grid: Grid
-    organ: NDArray[np.bool_] | None
-    segmentation: Any | None
-    segment_id: str
-    device: str
-
-
-def wish(
+def tumor_request(
+    scene: Any,
     parameters: SynthesisParameters | Mapping[str, Any],
     volume_node: Any,
     *,
@@ -64,21 +46,88 @@ def wish(
     segment_id: str | None = None,
     roi_node: Any | None = None,
     into: Any | None = None,
+    seeds: Sequence[int] = (),
     device: str = "auto",
-) -> Wish:
+) -> Request:
     """Check what was asked for against the nodes.
 
     Args:
+        scene: of the nodes.
         parameters: the pack, or its fields; a ROI replaces its ellipsoid.
         volume_node: the CT.
         segmentation_node: with the organ, optional.
         segment_id: of the organ; the only segment if None.
         roi_node: Box ROI whose inscribed ellipsoid is meant.
         into: result that gets one more tumor.
+        seeds: of variants to choose from, whose results appear together at the end; none for one result.
         device: 'auto', 'cpu', 'cuda', 'mps'.
 
     Raises: SceneError, SessionError: what is wrong, and the next step.
     """
+    source = _source(volume_node, into)
+    grid = volume_grid(source)
+    pack = _resolved(parameters, roi_node)
+    segment = segment_id or only_segment(segmentation_node)
+    organ = organ_mask(segmentation_node, segment, source) if segmentation_node else None
+    case = Case({SCAN: source}, grid, organ, segmentation_node, segment)
+    _check_place(pack, case)
+    modelled = pack.model == MODELLED
+    if not modelled:
+        check_model(pack.model, SYNTHESIS, _("tumor synthesis"))
+    packs = [replace(pack, seed=seed) for seed in seeds] or [pack]
+    titles = [
+        _("variant {index} of {count}").format(index=index, count=len(packs))
+        for index in range(1, len(packs) + 1)
+    ]
+
+    def show(request: Request, answers: list[Answer]) -> Outcome:
+        tumors = [
+            _tumor(request, each, answer) for each, answer in zip(packs, answers, strict=True)
+        ]
+        if seeds:
+            nodes = _show_variants(scene, source, into, tumors)
+            outcome = _outcome(scene, nodes, tumors, notes_of(answers))
+            sentence = _("{count} variants are ready. Choose the one to keep.")
+            return replace(outcome, sentence=sentence.format(count=len(nodes)))
+        node = add_tumor(scene, source, tumors[0], into=into)
+        return _outcome(scene, [node], tumors, notes_of(answers))
+
+    return Request(
+        task=SYNTHESIS,
+        panel=SYNTHESIS,
+        button=_("Synthesize"),
+        packs=packs,
+        titles=titles if len(packs) > 1 else (),
+        case=case,
+        show=show,
+        # The worker copies the scan and keeps two masks; here the result volume comes on top.
+        memory=2 * case.nbytes + 3 * case.voxels,
+        disk=2 * case.nbytes + case.voxels,
+        models=() if modelled else (pack.model,),
+        networks=PLAIN_MEMORY if modelled else NEEDED_MEMORY_GB * 1e9,
+        alone=SCAN,
+        device=device,
+    )
+
+
+def variant_seeds(
+    parameters: SynthesisParameters | Mapping[str, Any], seeds: int | Sequence[int]
+) -> Sequence[int]:
+    """Seeds of variants: as they are given, or so many, counted from the seed of the parameters.
+
+    Raises: SessionError: none.
+    """
+    if isinstance(seeds, int):
+        pack = parameters if isinstance(parameters, Mapping) else vars(parameters)
+        first = int(pack.get("seed", 0))
+        seeds = [(first + index) % (LARGEST_SEED + 1) for index in range(seeds)]
+    if not seeds:
+        raise SessionError(_("No variant was asked for. Ask for one seed or more."))
+    return seeds
+
+
+def _source(volume_node: Any, into: Any | None) -> Any:
+    """The volume whose voxels the worker gets: the CT, or the result that gets another tumor."""
     source = into if into is not None else volume_node
     if source is None:
         raise SessionError(
@@ -104,8 +153,8 @@ def wish(
                 name=source.GetName()
             )
         )
-    array, grid = volume_array(source), volume_grid(source)
-    if min(grid.shape) < 2:
+    array = volume_array(source)
+    if min(volume_grid(source).shape) < 2:
         raise SessionError(
             _(
                 '"{name}" is a single slice, but a CT volume is needed. Load the whole series.'
@@ -115,12 +164,7 @@ def wish(
         raise SessionError(
             _('"{name}" holds no numbers. Choose the CT itself.').format(name=source.GetName())
         )
-    resolved = _resolved(parameters, roi_node)
-    segment_id = segment_id or only_segment(segmentation_node)
-    organ = organ_mask(segmentation_node, segment_id, source) if segmentation_node else None
-    asked = Wish(resolved, source, into, grid, organ, segmentation_node, segment_id, device)
-    _check_place(asked)
-    return asked
+    return source
 
 
 def _resolved(
@@ -138,9 +182,9 @@ def _resolved(
     return as_parameters(SynthesisParameters, values)
 
 
-def _check_place(asked: Wish) -> None:
+def _check_place(parameters: SynthesisParameters, case: Case) -> None:
     """The questions about place and organ that the worker would only answer later."""
-    parameters, organ = asked.parameters, asked.organ
+    organ = case.organ
     if parameters.ellipsoid is None and organ is None:
         raise SessionError(
             _(
@@ -158,15 +202,15 @@ def _check_place(asked: Wish) -> None:
     if parameters.ellipsoid is None:
         return
     try:
-        sites_of(asked.grid, organ, parameters)
+        sites_of(case.grid, organ, parameters)
     except SynthesisError as error:
         raise SessionError(sentence_of(error)) from error
     if organ is None or not parameters.clip_to_organ:
         return
     placed = parameters.ellipsoid
     geometry = (placed.center_ras, placed.radii_mm, placed.rotation_deg)
-    box = ellipsoid_box(asked.grid, *geometry)
-    if not (ellipsoid_mask(asked.grid.cropped(box), *geometry) & organ[box]).any():
+    box = ellipsoid_box(case.grid, *geometry)
+    if not (ellipsoid_mask(case.grid.cropped(box), *geometry) & organ[box]).any():
         raise SessionError(
             _(
                 "The ellipsoid lies entirely outside the organ. Move it into the organ, choose the right "
@@ -175,19 +219,54 @@ def _check_place(asked: Wish) -> None:
         )
 
 
-def check_room(asked: Wish, host: Host, *, warm: bool) -> None:
-    """Compare what is needed with the memory and the disk that are free.
+def _tumor(request: Request, parameters: SynthesisParameters, answer: Answer) -> Tumor:
+    """The answer of the worker as a tumor with its side-car."""
+    return Tumor(
+        box_of_answer(answer),
+        answer.arrays["patch"],
+        answer.arrays["mask"].astype(bool),
+        len(answer.metadata["lesions"]),
+        parameters.organ,
+        request.sidecar(answer, parameters),
+    )
 
-    Args:
-        warm: whether the worker holds the model already.
 
-    Raises: SessionError: too little of either.
-    """
-    scan = volume_array(asked.source)
-    # The worker copies the scan and keeps two masks; here the result volume comes on top.
-    needed = 2 * scan.nbytes + 3 * scan.size
-    if asked.parameters.model == MODELLED:
-        needed += PLAIN_MEMORY
+def _show_variants(scene: Any, source: Any, into: Any | None, tumors: list[Tumor]) -> list[Any]:
+    """All variants as results of their own, or none if one fails."""
+    group = uuid4().hex
+    nodes: list[Any] = []
+    try:
+        for index, tumor in enumerate(tumors, start=1):
+            name = VARIANT_NAME.replace("{variant}", str(index))
+            copy = None
+            if into is not None:
+                copy = copy_result(scene, into, name)
+                nodes.append(copy)
+            node = add_tumor(scene, source, tumor, into=copy, name=name)
+            node.SetAttribute(VARIANTS, group)
+            if copy is None:
+                nodes.append(node)
+    except Exception:
+        for node in nodes:
+            remove_result(scene, node)
+        raise
+    return nodes
+
+
+def _outcome(scene: Any, nodes: list[Any], tumors: list[Tumor], notes: tuple[str, ...]) -> Outcome:
+    lesions = [lesion for tumor in tumors for lesion in tumor.sidecar["result"]["lesions"]]
+    volume = sum(lesion.get("volume_mm3", 0.0) for lesion in lesions) / 1000
+    if len(lesions) == 1:
+        pattern = _('A synthetic tumor of {volume:.2f} ml is in "{name}".')
     else:
-        needed += WARM_MEMORY if warm else int(NEEDED_MEMORY_GB * 1e9)
-    check_free(host, needed, 2 * scan.nbytes + scan.size + SPARE_DISK)
+        pattern = _('{count} synthetic tumors of {volume:.2f} ml are in "{name}".')
+    sentence = pattern.format(count=len(lesions), volume=volume, name=nodes[0].GetName())
+
+    def show_in_3d() -> None:
+        for node in nodes:
+            segmentation = segmentation_of(node) if scene.IsNodePresent(node) else None
+            if segmentation is not None:
+                segmentation.CreateClosedSurfaceRepresentation()
+
+    node_ids = tuple(node.GetID() for node in nodes)
+    return Outcome(sentence, node_ids, notes, later=show_in_3d)

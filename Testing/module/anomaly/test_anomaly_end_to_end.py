@@ -26,7 +26,7 @@ from DiffTumorSlicerLib.anomaly import results as anomaly_results  # isort: skip
 from DiffTumorSlicerLib.scene.volume_nodes import volume_grid  # isort: skip
 from DiffTumorSlicerLib.jobs.host import Host  # isort: skip
 from DiffTumorSlicerLib.scene.results import sidecar_of  # isort: skip
-from DiffTumorSlicerLib.jobs.session import Session  # isort: skip
+from DiffTumorSlicerLib.session import Session  # isort: skip
 
 SLOW_S = 300.0  # a busy machine imports torch slowly
 SHAPE = (30, 26, 22)
@@ -98,7 +98,9 @@ def test_the_map_in_the_scene_is_the_engines_at_the_engines_place(session, case,
     ct, organs, segment_id, ball = case
     before = voxels(ct)
     asked = {**FIELDS, "plane": plane, "guidance_scale": 5.0}
-    number = session.anomaly(asked, ct, area_node=organs, segment_id=segment_id, device="cpu")
+    number = session.anomaly(
+        asked, ct, segmentation_node=organs, segment_id=segment_id, device="cpu"
+    )
     node = finished(session, number)
     assert np.array_equal(voxels(ct), before), "the input is bit-identical"
     assert node.GetTransformNodeID() == ct.GetTransformNodeID()
@@ -136,7 +138,9 @@ def test_a_map_tells_how_it_was_made(session, case):
     from difftumor.provenance import image_hash
 
     ct, organs, segment_id, _ = case
-    number = session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id, device="cpu")
+    number = session.anomaly(
+        FIELDS, ct, segmentation_node=organs, segment_id=segment_id, device="cpu"
+    )
     node = finished(session, number)
     sidecar = sidecar_of(node)
     affine = volume_grid(ct).affine
@@ -155,7 +159,7 @@ def test_a_new_scale_is_faster_than_the_first_request(session, case):
         number = session.anomaly(
             {**asked, "guidance_scale": scale},
             ct,
-            area_node=organs,
+            segmentation_node=organs,
             segment_id=segment_id,
             device="cpu",
         )
@@ -171,7 +175,9 @@ def test_a_cancel_keeps_the_finished_slices_of_a_real_worker(session, case):
         60, 65
     ):  # a busy machine may look away until the end; other steps are computed anew
         asked = {**FIELDS, "steps": steps}
-        number = session.anomaly(asked, ct, area_node=organs, segment_id=segment_id, device="cpu")
+        number = session.anomaly(
+            asked, ct, segmentation_node=organs, segment_id=segment_id, device="cpu"
+        )
         state = session.states["anomaly"]
         # The first of two batches, eight of thirteen slices, ends at six tenths.
         while state.running and not (
@@ -181,7 +187,7 @@ def test_a_cancel_keeps_the_finished_slices_of_a_real_worker(session, case):
             time.sleep(0.005)
             state = session.states["anomaly"]
             assert state.elapsed_s < SLOW_S
-        session.cancel("anomaly")
+        session.cancel()
         state = session.wait(number, timeout_s=SLOW_S)
         assert state.kind in ("cancelled", "done"), state.sentence
         node = session.scene.GetNodeByID(state.result_node_id)
@@ -194,7 +200,11 @@ def test_a_cancel_keeps_the_finished_slices_of_a_real_worker(session, case):
     assert f"The {len(rows)} finished of" in state.sentence
     assert sidecar_of(node)["result"]["unfinished"] > 0
     again = session.anomaly(
-        {**FIELDS, "slices": (10, 11)}, ct, area_node=organs, segment_id=segment_id, device="cpu"
+        {**FIELDS, "slices": (10, 11)},
+        ct,
+        segmentation_node=organs,
+        segment_id=segment_id,
+        device="cpu",
     )
     assert finished(session, again) is not node
 
@@ -203,7 +213,13 @@ def test_a_sheet_and_a_live_map_come_from_the_same_worker(session, case):
     ct, organs, segment_id, _ = case
     asked = {**FIELDS, "slices": (11, 12)}
     number = session.sweep(
-        asked, ct, [100, 200], [1.0, 5.0], area_node=organs, segment_id=segment_id, device="cpu"
+        asked,
+        ct,
+        [100, 200],
+        [1.0, 5.0],
+        segmentation_node=organs,
+        segment_id=segment_id,
+        device="cpu",
     )
     state = session.wait(number, timeout_s=SLOW_S)
     assert state.kind == "done", state.sentence
@@ -213,7 +229,7 @@ def test_a_sheet_and_a_live_map_come_from_the_same_worker(session, case):
     ]  # fmt: skip
     assert all(cell.index == 11 for cell in cells)
     number = session.anomaly(
-        asked, ct, area_node=organs, segment_id=segment_id, live=True, device="cpu"
+        asked, ct, segmentation_node=organs, segment_id=segment_id, live=True, device="cpu"
     )
     live = finished(session, number)
     assert live is anomaly_results.live_map_of(session.scene, ct)
@@ -240,7 +256,9 @@ def test_what_only_the_worker_can_see_comes_back_as_a_sentence(session):
     ball = np.zeros(SHAPE, bool)
     ball[8:22, 6:20, 9:13] = True
     organs, ids = add_segmentation(session.scene, ct, {"liver": ball})
-    number = session.anomaly(FIELDS, ct, area_node=organs, segment_id=ids["liver"], device="cpu")
+    number = session.anomaly(
+        FIELDS, ct, segmentation_node=organs, segment_id=ids["liver"], device="cpu"
+    )
     state = session.wait(number, timeout_s=SLOW_S)
     assert state.kind == "failed"
     assert "not finite" in state.sentence

@@ -37,7 +37,7 @@ from DiffTumorSlicerLib.scene import heat_display  # isort: skip
 from DiffTumorSlicerLib.anomaly.exporting import save_map_files  # isort: skip
 from DiffTumorSlicerLib.jobs.case_images import find_sequence_nodes  # isort: skip
 from DiffTumorSlicerLib.scene.results import input_of, segmentation_of, sidecar_of  # isort: skip
-from DiffTumorSlicerLib.jobs.session import SessionError  # isort: skip
+from DiffTumorSlicerLib.session import SessionError  # isort: skip
 
 SHAPE = (30, 26, 22)
 FIELDS = {"model": CT_MODEL}
@@ -66,7 +66,7 @@ def case(scene, affine=None, dtype=np.int16):
 def make(session, bridge, ct, organs, segment_id, **fields):
     """A finished map."""
     asked = {**FIELDS, **fields}
-    number = session.anomaly(asked, ct, area_node=organs, segment_id=segment_id)
+    number = session.anomaly(asked, ct, segmentation_node=organs, segment_id=segment_id)
     answer_map(bridge, len(bridge.requests))
     session.poll()
     state = session.states["anomaly"]
@@ -107,7 +107,9 @@ def test_a_bright_voxel_lights_up_the_same_place_of_the_patient(
 
 def test_the_request_carries_images_organ_and_place(scene, session, bridge, home):
     ct, organs, segment_id = case(scene, oblique_affine())
-    session.anomaly({**FIELDS, "slices": (9, 12)}, ct, area_node=organs, segment_id=segment_id)
+    session.anomaly(
+        {**FIELDS, "slices": (9, 12)}, ct, segmentation_node=organs, segment_id=segment_id
+    )
     task, asked, arrays, panel = bridge.requests[1]
     assert (task, panel) == ("anomaly", "anomaly")
     assert asked["parameters"]["slices"] == (9, 12)
@@ -152,7 +154,7 @@ def test_the_live_map_is_replaced_and_never_another_one(scene, session, bridge, 
     before = voxels(kept)
     for turn, index in enumerate((8, 12)):
         asked = {**FIELDS, "slices": (index, index + 1)}
-        session.anomaly(asked, ct, area_node=organs, segment_id=segment_id, live=True)
+        session.anomaly(asked, ct, segmentation_node=organs, segment_id=segment_id, live=True)
         answer_map(bridge, turn + 2)
         session.poll()
         live = scene.GetNodeByID(session.states["anomaly"].result_node_id)
@@ -166,8 +168,8 @@ def test_the_live_map_is_replaced_and_never_another_one(scene, session, bridge, 
 
 def test_a_cancel_keeps_the_finished_slices(scene, session, bridge, home):
     ct, organs, segment_id = case(scene)
-    session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
-    session.cancel("anomaly")
+    session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
+    session.cancel()
     stop_map(bridge, 1, unfinished=5)
     session.poll()
     state = session.states["anomaly"]
@@ -183,8 +185,8 @@ def test_a_cancel_keeps_the_finished_slices(scene, session, bridge, home):
 def test_a_cancel_before_the_first_slice_changes_nothing(scene, session, bridge, home):
     ct, organs, segment_id = case(scene)
     nodes = scene.GetNumberOfNodes()
-    session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
-    session.cancel("anomaly")
+    session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
+    session.cancel()
     session.poll()
     assert session.states["anomaly"].kind == "cancelled"
     assert "Nothing was changed" in session.states["anomaly"].sentence
@@ -193,7 +195,7 @@ def test_a_cancel_before_the_first_slice_changes_nothing(scene, session, bridge,
 
 def test_partial_results_of_a_scene_that_was_closed_are_thrown_away(scene, session, bridge, home):
     ct, organs, segment_id = case(scene)
-    session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
+    session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
     request = bridge.requests[1]
     scene.Clear(0)
     assert bridge.requests[1] is request
@@ -207,7 +209,7 @@ def test_partial_results_of_a_scene_that_was_closed_are_thrown_away(scene, sessi
 
 def test_the_input_deleted_during_the_job(scene, session, bridge, home):
     ct, organs, segment_id = case(scene)
-    session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
+    session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
     scene.RemoveNode(ct)
     session.poll()
     state = session.states["anomaly"]
@@ -218,7 +220,7 @@ def test_the_input_deleted_during_the_job(scene, session, bridge, home):
 
 def test_all_healthy_slices_give_an_empty_map_and_say_what_to_do(scene, session, bridge, home):
     ct, organs, segment_id = case(scene)
-    session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
+    session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
     answer_map(bridge, 1, gated=range(30))
     session.poll()
     state = session.states["anomaly"]
@@ -248,7 +250,9 @@ def test_four_sequences_are_found_by_name_and_sent_in_the_models_order(
     found = find_sequence_nodes(scene, None)
     assert found == dict(zip(SEQUENCES, nodes, strict=True))
     brain, ids = add_segmentation(scene, nodes[0], {"brain": ball()})
-    session.anomaly({"model": "mr-anomaly"}, found, area_node=brain, segment_id=ids["brain"])
+    session.anomaly(
+        {"model": "mr-anomaly"}, found, segmentation_node=brain, segment_id=ids["brain"]
+    )
     arrays = bridge.requests[1][2]
     assert list(arrays) == ["image_t1", "image_t1c", "image_t2", "image_flair", "organ"]
     answer_map(bridge, 1)
@@ -322,7 +326,7 @@ def test_sequences_that_do_not_fit_are_refused_with_the_remedy(
 def test_what_cannot_be_done_is_said_before_the_start(scene, session, bridge, home, fields, words):
     ct, organs, segment_id = case(scene)
     with pytest.raises(SessionError, match=words):
-        session.anomaly(fields, ct, area_node=organs, segment_id=segment_id)
+        session.anomaly(fields, ct, segmentation_node=organs, segment_id=segment_id)
     assert not bridge.requests
 
 
@@ -332,29 +336,29 @@ def test_an_mr_image_is_refused_by_a_ct_model(scene, session, home):
     item = study.GetItemByDataNode(ct) or study.CreateItem(study.GetSceneItemID(), ct)
     study.SetItemAttribute(item, "DICOM.Modality", "MR")
     with pytest.raises(SessionError, match=r"is an MR image, but .* a model for CT"):
-        session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
+        session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
 
 
 def test_an_empty_organ_no_scan_and_a_map_as_input_are_refused(scene, session, bridge, home):
     ct, organs, segment_id = case(scene)
     empty, ids = add_segmentation(scene, ct, {"liver": np.zeros(SHAPE, bool)})
     with pytest.raises(SessionError, match="empty or belongs to another scan"):
-        session.anomaly(FIELDS, ct, area_node=empty, segment_id=ids["liver"])
+        session.anomaly(FIELDS, ct, segmentation_node=empty, segment_id=ids["liver"])
     with pytest.raises(SessionError, match="no scan yet"):
         session.anomaly(FIELDS, None)
     node = make(session, bridge, ct, organs, segment_id)
     with pytest.raises(SessionError, match="was made by this module"):
-        session.anomaly(FIELDS, node, area_node=organs, segment_id=segment_id)
+        session.anomaly(FIELDS, node, segmentation_node=organs, segment_id=segment_id)
 
 
 def test_too_little_memory_is_said_before_the_start(scene, bridge, home):
     from DiffTumorSlicerLib.jobs.host import Host
-    from DiffTumorSlicerLib.jobs.session import Session
+    from DiffTumorSlicerLib.session import Session
 
     session = Session(scene, bridge=bridge, host=Host(free_memory=lambda: 10**6))
     ct, organs, segment_id = case(scene)
     with pytest.raises(SessionError, match="GB of memory are needed"):
-        session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
+        session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
     session.close()
 
 
@@ -453,7 +457,7 @@ def test_removing_a_map_removes_all_that_belongs_to_it(scene, session, bridge, h
     assert session.remove_map(node) == []
     after = {scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())}
     assert after == before
-    session.anomaly(FIELDS, ct, area_node=organs, segment_id=segment_id)
+    session.anomaly(FIELDS, ct, segmentation_node=organs, segment_id=segment_id)
     with pytest.raises(SessionError, match="A map is being made"):
         session.remove_map(ct)
 

@@ -35,7 +35,7 @@ from DiffTumorSlicerLib.scene.results import segmentation_of, sidecar_of  # isor
 from DiffTumorSlicerLib.scene.volume_nodes import volume_grid  # isort: skip
 from DiffTumorSlicerLib.synthesis.ellipsoid import EllipsoidHandles  # isort: skip
 from DiffTumorSlicerLib.jobs.host import Host  # isort: skip
-from DiffTumorSlicerLib.jobs.session import Session  # isort: skip
+from DiffTumorSlicerLib.session import Session  # isort: skip
 
 SLOW_S = 300.0  # a busy machine imports torch slowly
 FIELDS = {"model": "modelled", "feather_mm": 1.5}
@@ -230,9 +230,9 @@ def test_no_poll_holds_the_event_loop_for_a_tenth_of_a_second(session):
         started = time.thread_time()
         session.poll()
         longest = max(longest, time.thread_time() - started)
-        after += not session.state.running
+        after += not session.states["synthesis"].running
         time.sleep(0.01)
-    assert session.wait(number).kind == "done", session.state.sentence
+    assert session.wait(number).kind == "done", session.states["synthesis"].sentence
     assert longest < 0.1
 
 

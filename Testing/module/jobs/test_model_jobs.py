@@ -14,7 +14,7 @@ from difftumor.weights import models  # isort: skip
 from difftumor.weights.models import Identification, ModelError  # isort: skip
 from difftumor.worker.protocol import ResultEvent  # isort: skip
 from DiffTumorSlicerLib.jobs.host import Host  # isort: skip
-from DiffTumorSlicerLib.jobs.session import Session, SessionError  # isort: skip
+from DiffTumorSlicerLib.session import Session, SessionError  # isort: skip
 
 LIVER = "difftumor-liver-early"
 CONTENT = b"no real checkpoint" * 1000
@@ -133,12 +133,12 @@ def test_a_download_tells_its_progress_and_can_be_cancelled(session, monkeypatch
     assert state.done > 0
     with pytest.raises(SessionError, match="Wait for it, or cancel"):
         session.verify(LIVER)
-    assert session.cancel("models")
+    assert session.cancel()
     assert session.states["models"].stage == "stopping"
     state = ended(session, number)
     assert state.kind == "cancelled"
     assert "goes on from here" in state.sentence
-    assert session.state.kind == "idle"
+    assert session.states["synthesis"].kind == "idle"
     assert {s.panel for s in states} == {"models"}
 
 
@@ -168,7 +168,7 @@ def test_models_and_synthesis_do_not_disturb_each_other(session, bridge, monkeyp
     session.synthesize(parameters, add_ct(session.scene))
     bridge.answer(1)
     session.poll()
-    assert session.state.kind == "done"
+    assert session.states["synthesis"].kind == "done"
     assert session.states["models"].kind == "running"
     session.scene.Clear(0)
     assert session.states["models"].kind == "running"

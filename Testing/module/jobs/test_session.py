@@ -25,7 +25,7 @@ from DiffTumorSlicerLib.scene.results import input_of, segmentation_of, sidecar_
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array, volume_grid  # isort: skip
 from DiffTumorSlicerLib.jobs.host import Host  # isort: skip
 from DiffTumorSlicerLib.jobs.jobs import Job, Outcome  # isort: skip
-from DiffTumorSlicerLib.jobs.session import Session, SessionError  # isort: skip
+from DiffTumorSlicerLib.session import Session, SessionError  # isort: skip
 
 
 def nodes_of(scene):
@@ -59,7 +59,7 @@ def test_a_request_carries_voxels_place_and_parameters(session, bridge, scene, p
     assert request["device"] == "cpu"
     assert np.allclose(request["parameters"]["ellipsoid"]["radii_mm"], (8, 6, 10))
     assert np.allclose(request["parameters"]["ellipsoid"]["center_ras"], center)
-    assert session.state.kind == "running"
+    assert session.states["synthesis"].kind == "running"
 
 
 def test_a_result_becomes_nodes_and_the_input_stays(session, bridge, ct, parameters, heard):
@@ -67,12 +67,12 @@ def test_a_result_becomes_nodes_and_the_input_stays(session, bridge, ct, paramet
     session.synthesize(parameters, ct)
     bridge.progress(1, "sampling", 3, 10, 2.5)
     session.poll()
-    state = session.state
+    state = session.states["synthesis"]
     assert (state.kind, state.stage, state.done, state.total) == ("running", "sampling", 3, 10)
     assert state.remaining_s == 2.5
     box, patch = bridge.answer(1, notes=["a note of the engine."])
     session.poll()
-    state = session.state
+    state = session.states["synthesis"]
     assert state.kind == "done"
     assert state.sentence == 'A synthetic tumor of 0.50 ml is in "CT (synthetic)".'
     assert state.notes == ("A note of the engine.",)
@@ -90,14 +90,14 @@ def test_the_tumor_is_shown_in_3d_a_poll_later(session, bridge, scene, ct, param
     session.synthesize(parameters, ct)
     bridge.answer(1)
     session.poll()
-    segmentation = segmentation_of(scene.GetNodeByID(session.state.result_node_id))
+    segmentation = segmentation_of(scene.GetNodeByID(session.states["synthesis"].result_node_id))
     assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
     session.poll()
     assert segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
     session.synthesize(parameters, ct)
     bridge.answer(2)
     session.poll()
-    scene.RemoveNode(scene.GetNodeByID(session.state.result_node_id))
+    scene.RemoveNode(scene.GetNodeByID(session.states["synthesis"].result_node_id))
     session.poll()
     session.synthesize(parameters, ct)
     bridge.answer(3)
@@ -110,7 +110,7 @@ def test_the_sidecar_tells_how_it_was_made(session, bridge, ct, parameters):
     session.synthesize(parameters, ct)
     bridge.answer(1)
     session.poll()
-    sidecar = sidecar_of(session.scene.GetNodeByID(session.state.result_node_id))
+    sidecar = sidecar_of(session.scene.GetNodeByID(session.states["synthesis"].result_node_id))
     assert sidecar["schema"] == "difftumor-result"
     assert sidecar["synthetic"] is True
     assert sidecar["parameters"]["ellipsoid"]["center_ras"] == [30.0, 26.0, 22.0]
@@ -131,7 +131,7 @@ def test_the_organ_travels_as_a_mask_on_the_grid_of_the_scan(
     assert np.array_equal(bridge.requests[1][2]["organ"], mask)
     bridge.answer(1)
     session.poll()
-    result = scene.GetNodeByID(session.state.result_node_id)
+    result = scene.GetNodeByID(session.states["synthesis"].result_node_id)
     assert sidecar_of(result)["inputs"]["organ"]["segment"] == ids["liver"]
 
 
@@ -150,13 +150,13 @@ def test_several_tumors_go_into_one_result_and_the_last_comes_out(
     session.synthesize(parameters, ct)
     bridge.answer(1)
     session.poll()
-    node = scene.GetNodeByID(session.state.result_node_id)
+    node = scene.GetNodeByID(session.states["synthesis"].result_node_id)
     first = voxels(node)
     session.synthesize(parameters, ct, into=node)
     assert np.array_equal(bridge.requests[2][2]["scan"], first)
     bridge.answer(2, box=((14, 26), (12, 22), (8, 14)))
     session.poll()
-    assert session.state.result_node_id == node.GetID()
+    assert session.states["synthesis"].result_node_id == node.GetID()
     assert tumors_of(node) == 2
     assert not np.array_equal(voxels(node), first)
     assert session.remove_last(node) == 1
@@ -174,7 +174,7 @@ def test_two_volumes_have_results_of_their_own(session, bridge, scene, parameter
         session.synthesize(parameters, ct)
         bridge.answer(number)
         session.poll()
-        made.append(scene.GetNodeByID(session.state.result_node_id))
+        made.append(scene.GetNodeByID(session.states["synthesis"].result_node_id))
     assert [node.GetName() for node in made] == ["one (synthetic)", "two (synthetic)"]
     assert made[0].GetTransformNodeID() is None
     assert made[1].GetTransformNodeID() == two.GetTransformNodeID()
@@ -188,12 +188,12 @@ def test_a_newer_request_takes_the_place_of_the_older(session, bridge, scene, ct
     new = session.synthesize(SynthesisParameters(ellipsoid=Ellipsoid((28, 26, 22), (5, 5, 5))), ct)
     bridge.answer(1)  # too late
     session.poll()
-    assert session.state.number == new
-    assert session.state.kind == "running"
+    assert session.states["synthesis"].number == new
+    assert session.states["synthesis"].kind == "running"
     assert session.wait(old).kind == "cancelled"
     bridge.answer(2)
     session.poll()
-    assert session.state.kind == "done"
+    assert session.states["synthesis"].kind == "done"
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
 
 
@@ -203,19 +203,19 @@ def test_cancel_leaves_the_scene_as_it_was_and_the_next_press_works(
     before = nodes_of(scene)
     session.synthesize(parameters, ct)
     session.cancel()
-    assert session.state.kind == "running"
-    assert session.state.stage == "stopping"
+    assert session.states["synthesis"].kind == "running"
+    assert session.states["synthesis"].stage == "stopping"
     assert bridge.stopped == [1]
     session.poll()
-    assert session.state.kind == "cancelled"
-    assert session.state.sentence == "Cancelled. Nothing was changed."
+    assert session.states["synthesis"].kind == "cancelled"
+    assert session.states["synthesis"].sentence == "Cancelled. Nothing was changed."
     assert nodes_of(scene) == before
     assert [s.kind for s in heard] == ["running", "running", "cancelled"]
     assert not session.cancel()
     session.synthesize(parameters, ct)
     bridge.answer(2)
     session.poll()
-    assert session.state.kind == "done"
+    assert session.states["synthesis"].kind == "done"
 
 
 def test_a_result_that_comes_together_with_the_cancel_is_not_shown(
@@ -225,7 +225,7 @@ def test_a_result_that_comes_together_with_the_cancel_is_not_shown(
     bridge.answer(1)
     session.cancel()
     session.poll()
-    assert session.state.kind == "cancelled"
+    assert session.states["synthesis"].kind == "cancelled"
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
 
 
@@ -242,7 +242,7 @@ def test_a_crash_is_a_sentence_the_scene_is_unchanged_and_the_next_press_works(
         "Try again: a new one starts.",
     )
     session.poll()
-    state = session.state
+    state = session.states["synthesis"]
     assert state.kind == "failed"
     assert (
         state.sentence
@@ -255,8 +255,8 @@ def test_a_crash_is_a_sentence_the_scene_is_unchanged_and_the_next_press_works(
     session.synthesize(parameters, ct)
     bridge.answer(2)
     session.poll()
-    assert session.state.kind == "done"
-    assert session.state.details == ""
+    assert session.states["synthesis"].kind == "done"
+    assert session.states["synthesis"].details == ""
 
 
 def test_a_worker_that_starts_or_ends_in_between_is_no_news(session, bridge, ct, parameters, heard):
@@ -268,7 +268,7 @@ def test_a_worker_that_starts_or_ends_in_between_is_no_news(session, bridge, ct,
     bridge.events.append(ExitedEvent(1, "The worker ended unexpectedly."))
     bridge.fail(None, "protocol", "A line was left out.")
     session.poll()
-    assert session.state.kind == "done"
+    assert session.states["synthesis"].kind == "done"
     assert len(heard) == count
 
 
@@ -281,9 +281,9 @@ def test_the_input_deleted_during_the_job_ends_it_with_a_sentence(
     if moment == "with the result":
         bridge.answer(1)
     session.poll()
-    assert session.state.kind == "failed"
-    assert "removed from the scene" in session.state.sentence
-    assert session.state.sentence.endswith("press Synthesize again.")
+    assert session.states["synthesis"].kind == "failed"
+    assert "removed from the scene" in session.states["synthesis"].sentence
+    assert session.states["synthesis"].sentence.endswith("press Synthesize again.")
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
     assert not session.busy
     if moment == "before the result":
@@ -295,13 +295,13 @@ def test_the_result_deleted_while_it_gets_another_tumor(session, bridge, scene, 
     session.synthesize(parameters, ct)
     bridge.answer(1)
     session.poll()
-    node = scene.GetNodeByID(session.state.result_node_id)
+    node = scene.GetNodeByID(session.states["synthesis"].result_node_id)
     session.synthesize(parameters, ct, into=node)
     scene.RemoveNode(node)
     bridge.answer(2)
     session.poll()
-    assert session.state.kind == "failed"
-    assert '"CT (synthetic)" was removed' in session.state.sentence
+    assert session.states["synthesis"].kind == "failed"
+    assert '"CT (synthetic)" was removed' in session.states["synthesis"].sentence
 
 
 def test_roi_and_segmentation_may_go_during_the_job(session, bridge, scene, ct, parameters):
@@ -313,7 +313,7 @@ def test_roi_and_segmentation_may_go_during_the_job(session, bridge, scene, ct, 
     scene.RemoveNode(node)
     bridge.answer(1)
     session.poll()
-    assert session.state.kind == "done"
+    assert session.states["synthesis"].kind == "done"
 
 
 def test_voxels_changed_during_the_job_leave_the_result_out(session, bridge, scene, ct, parameters):
@@ -322,16 +322,16 @@ def test_voxels_changed_during_the_job_leave_the_result_out(session, bridge, sce
     ct.GetImageData().GetPointData().GetScalars().Modified()
     bridge.answer(1)
     session.poll()
-    assert session.state.kind == "failed"
-    assert "were changed during the computation" in session.state.sentence
+    assert session.states["synthesis"].kind == "failed"
+    assert "were changed during the computation" in session.states["synthesis"].sentence
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
 
 
 def test_the_scene_closed_during_a_job(session, bridge, scene, ct, parameters, heard):
     session.synthesize(parameters, ct)
     scene.Clear(0)
-    assert session.state.kind == "cancelled"
-    assert "scene was closed" in session.state.sentence
+    assert session.states["synthesis"].kind == "cancelled"
+    assert "scene was closed" in session.states["synthesis"].sentence
     assert heard[-1].kind == "cancelled"
     assert bridge.stopped == [1]
     bridge.answer(1)
@@ -342,7 +342,7 @@ def test_the_scene_closed_during_a_job(session, bridge, scene, ct, parameters, h
     session.synthesize(parameters, again)
     bridge.answer(2)
     session.poll()
-    assert session.state.kind == "done"
+    assert session.states["synthesis"].kind == "done"
 
 
 def test_another_volume_with_the_same_id_is_not_taken_for_the_old_one(
@@ -355,8 +355,8 @@ def test_another_volume_with_the_same_id_is_not_taken_for_the_old_one(
     assert other.GetID() == "vtkMRMLScalarVolumeNode1"
     bridge.answer(1)
     session.poll()
-    assert session.state.kind == "failed"
-    assert '"CT" was removed' in session.state.sentence
+    assert session.states["synthesis"].kind == "failed"
+    assert '"CT" was removed' in session.states["synthesis"].sentence
 
 
 def test_three_variants_appear_together_and_one_is_kept(
@@ -369,12 +369,12 @@ def test_three_variants_appear_together_and_one_is_kept(
         seeds.append(bridge.requests[number][1]["parameters"]["seed"])
         bridge.progress(number, "sampling", 1, 2)
         session.poll()
-        assert session.state.stage == f"variant {number} of 3: sampling"
+        assert session.states["synthesis"].stage == f"variant {number} of 3: sampling"
         assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
         bridge.answer(number, add=-10 * number)
         session.poll()
     assert seeds == [0, 1, 2]
-    state = session.state
+    state = session.states["synthesis"]
     assert state.kind == "done"
     assert state.sentence == "3 variants are ready. Choose the one to keep."
     nodes = [scene.GetNodeByID(i) for i in state.result_node_ids]
@@ -389,13 +389,13 @@ def test_variants_of_a_second_tumor_leave_the_result_alone(session, bridge, scen
     session.synthesize(parameters, ct)
     bridge.answer(1)
     session.poll()
-    node = scene.GetNodeByID(session.state.result_node_id)
+    node = scene.GetNodeByID(session.states["synthesis"].result_node_id)
     first = voxels(node)
     session.variants(parameters, ct, into=node, seeds=[7, 5])
     for number in (2, 3):
         bridge.answer(number, box=((30, 42), (12, 22), (8, 14)), add=-number)
         session.poll()
-    nodes = [scene.GetNodeByID(i) for i in session.state.result_node_ids]
+    nodes = [scene.GetNodeByID(i) for i in session.states["synthesis"].result_node_ids]
     assert np.array_equal(voxels(node), first)
     assert [tumors_of(n) for n in nodes] == [2, 2]
     assert sidecar_of(nodes[0])["parameters"]["seed"] == 7
@@ -412,13 +412,13 @@ def test_cancelled_or_failed_variants_leave_nothing(session, bridge, scene, ct, 
     session.poll()
     session.cancel()
     session.poll()
-    assert session.state.kind == "cancelled"
+    assert session.states["synthesis"].kind == "cancelled"
     session.variants(parameters, ct)
     bridge.answer(3)
     session.poll()
     bridge.fail(4)
     session.poll()
-    assert session.state.kind == "failed"
+    assert session.states["synthesis"].kind == "failed"
     assert nodes_of(scene) == before
     assert not session.busy
 
@@ -431,14 +431,14 @@ def test_what_the_worker_returns_wrongly_is_a_sentence_not_a_traceback(
     bridge.answer(1)
     del bridge.results[1]["patch"]
     session.poll()
-    assert session.state.kind == "failed"
-    assert "fault of the program" in session.state.sentence
-    assert "KeyError" in session.state.details
+    assert session.states["synthesis"].kind == "failed"
+    assert "fault of the program" in session.states["synthesis"].sentence
+    assert "KeyError" in session.states["synthesis"].details
     session.synthesize(parameters, ct)
     bridge.answer(2)
     bridge.results[2]["patch"] = bridge.results[2]["patch"].astype(np.float32)
     session.poll()
-    assert "does not fit" in session.state.sentence
+    assert "does not fit" in session.states["synthesis"].sentence
     assert nodes_of(scene) - before <= {"vtkMRMLSubjectHierarchyNode1"}
 
 
@@ -446,7 +446,7 @@ def test_removing_waits_for_a_running_job(session, bridge, scene, ct, parameters
     session.synthesize(parameters, ct)
     bridge.answer(1)
     session.poll()
-    node = scene.GetNodeByID(session.state.result_node_id)
+    node = scene.GetNodeByID(session.states["synthesis"].result_node_id)
     session.synthesize(parameters, ct, into=node)
     with pytest.raises(SessionError, match=r"Wait for it, or press Cancel"):
         session.remove_last(node)
@@ -462,7 +462,7 @@ def test_time_goes_on_between_the_workers_words(scene, bridge, ct, parameters):
     for _ in range(100):
         now[0] += 0.03
         session.poll()
-    assert session.state.elapsed_s == pytest.approx(3.0, abs=0.3)
+    assert session.states["synthesis"].elapsed_s == pytest.approx(3.0, abs=0.3)
     assert 8 <= len(states) <= 14, "a panel is not told thirty times a second"
     session.close()
 
@@ -473,7 +473,7 @@ def test_a_listener_that_lets_the_event_loop_turn_does_no_harm(session, bridge, 
     bridge.progress(1, "sampling", 1, 2)
     bridge.answer(1)
     session.poll()
-    assert session.state.kind == "done"
+    assert session.states["synthesis"].kind == "done"
 
 
 def test_a_listener_may_ask_again(session, bridge, ct, parameters):
@@ -485,8 +485,8 @@ def test_a_listener_may_ask_again(session, bridge, ct, parameters):
     session.synthesize(parameters, ct)
     bridge.answer(1)
     session.poll()
-    assert session.state.kind == "running"
-    assert session.state.number == 2
+    assert session.states["synthesis"].kind == "running"
+    assert session.states["synthesis"].number == 2
 
 
 def test_wait_is_for_scripts_and_cancels_when_it_is_late(session, bridge, ct, parameters):
@@ -520,7 +520,7 @@ def test_the_doctor_answers_in_one_line(session, bridge):
         state.sentence == "CPU computes, PyTorch 2.13.0, 8 of 16 GB memory free, 50 GB disk free."
     )
     assert state.report == report
-    assert session.state.kind == "idle"
+    assert session.states["synthesis"].kind == "idle"
 
 
 def test_another_task_goes_the_same_way(session, bridge, scene):
@@ -536,7 +536,7 @@ def test_another_task_goes_the_same_way(session, bridge, scene):
     job = Job(
         "anomaly", "anomaly", [("", {"noise_level": 500})], finish, lambda: {"scan": np.ones(3)}
     )
-    number = session.start(job)
+    number = session.start_job(job)
     assert bridge.requests[1][:2] == ("anomaly", {"noise_level": 500})
     bridge.results[1] = {"heat": np.full(4, 2.0)}
     bridge.events.append(ResultEvent(1, {"N": 500}, ["heat"], 0.1))
@@ -573,7 +573,7 @@ def test_a_new_host_starts_a_new_worker_but_not_in_the_middle_of_a_job(scene, ct
     assert len(made) == 2
     session.close()
     assert made[1].closed
-    assert session.state.kind == "cancelled"
+    assert session.states["synthesis"].kind == "cancelled"
 
 
 def test_a_closed_session_hears_nothing_of_the_scene(scene, bridge, ct, parameters):
@@ -588,7 +588,7 @@ def test_a_closed_session_hears_nothing_of_the_scene(scene, bridge, ct, paramete
     scene.Clear(0)
     session.poll()
     assert len(heard) == count
-    assert session.state.sentence == "The computation was stopped."
+    assert session.states["synthesis"].sentence == "The computation was stopped."
 
 
 def test_world_of_is_not_fooled(scene):

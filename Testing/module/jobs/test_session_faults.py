@@ -21,7 +21,7 @@ from DiffTumorSlicerLib.scene.geometry import SceneError  # isort: skip
 from DiffTumorSlicerLib.scene.hardening import harden_clone  # isort: skip
 from DiffTumorSlicerLib.scene.volume_nodes import volume_grid  # isort: skip
 from DiffTumorSlicerLib.jobs.host import Host, free_disk_bytes, free_memory_bytes  # isort: skip
-from DiffTumorSlicerLib.jobs.session import Session  # isort: skip
+from DiffTumorSlicerLib.session import Session  # isort: skip
 
 SHAPE = (60, 52, 44)
 
@@ -44,7 +44,7 @@ def refused(session, bridge, scene):
         assert text.endswith("."), text
         assert "--" not in text
         assert bridge.requests == {}
-        assert session.state.kind == "idle"
+        assert session.states["synthesis"].kind == "idle"
         assert scene.GetNumberOfNodes() == count
 
     return ask
@@ -100,8 +100,11 @@ def test_bent_volume_and_the_remedy_works(session, bridge, scene, refused, ct):
     assert np.allclose(bridge.requests[1][1]["affine"], volume_grid(copy).affine)
     bridge.answer(1)
     session.poll()
-    assert session.state.kind == "done"
-    assert scene.GetNodeByID(session.state.result_node_id).GetName() == "CT hardened (synthetic)"
+    assert session.states["synthesis"].kind == "done"
+    assert (
+        scene.GetNodeByID(session.states["synthesis"].result_node_id).GetName()
+        == "CT hardened (synthetic)"
+    )
     assert np.array_equal(voxels(ct), before)
 
 
@@ -196,27 +199,6 @@ def test_a_temporary_folder_that_is_gone(scene, bridge, ct, parameters, tmp_path
     )
     with pytest.raises(SceneError, match=r"cannot be used.*Choose another"):
         session.synthesize(parameters, ct)
-    session.close()
-
-
-def test_a_loaded_model_is_not_counted_twice(scene, bridge, ct, monkeypatch):
-    """With 1.5 GB free a first press of a model is refused; where the worker holds it, it is not."""
-    row = {"id": "m", "task": "synthesis", "title": "M", "advice": None, "installed": True}
-    monkeypatch.setattr("difftumor.weights.models.list_models", lambda: [row])
-    free = [3 * 10**9]
-    session = Session(
-        scene, bridge=bridge, host=Host(free_memory=lambda: free[0], free_disk=lambda _: 10**12)
-    )
-    wanted = ball((30, 26, 22), model="m")
-    session.synthesize(wanted, ct)
-    bridge.answer(1)
-    session.poll()
-    free[0] = 15 * 10**8
-    session.synthesize(wanted, ct)
-    bridge.fail(2)
-    session.poll()
-    with pytest.raises(SceneError, match=r"2\.0 GB of memory are needed and 1\.5 GB are free"):
-        session.synthesize(wanted, ct)
     session.close()
 
 

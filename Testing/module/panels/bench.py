@@ -42,8 +42,8 @@ class Bench:
 
         from DiffTumorSlicerLib.jobs.host import Host
         from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
-        from DiffTumorSlicerLib.jobs.session import Session
         from DiffTumorSlicerLib.panels import Panels
+        from DiffTumorSlicerLib.session import Session
 
         self.app, self.scene, self.bridge = app, scene, bridge
         self.room = {"memory": free_memory, "disk": free_disk}

@@ -241,7 +241,10 @@ def test_what_was_learned_before_is_applied_in_its_own_way(bench):
     assert not bench.ui.overlapComboBox.visible
     bench.press(bench.ui.segmentButton)
     task, request, arrays, _panel = bench.bridge.requests[1]
-    assert (task, request["parameters"]) == ("apply_learned", {"model": LEARNED, "plane": "axial"})
+    assert task == "apply_learned"
+    assert request["parameters"] == {
+        "model": LEARNED, "plane": "axial", "slices": None, "features": None,
+    }  # fmt: skip
     assert set(arrays) == {"image_ct", "organ"}
     answer_learning(bench.bridge, 1, learned=None)
     bench.turn()

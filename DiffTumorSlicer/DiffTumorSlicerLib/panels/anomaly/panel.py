@@ -8,9 +8,10 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from difftumor.anomaly.layout import slice_axis
-from DiffTumorSlicerLib.anomaly.job import Cell, show_cell
+from DiffTumorSlicerLib.anomaly.request import Cell, show_cell
 from DiffTumorSlicerLib.anomaly.results import maps_of
 from DiffTumorSlicerLib.jobs.parameter_node import anomaly_request
+from DiffTumorSlicerLib.jobs.states import ANOMALY
 from DiffTumorSlicerLib.panels.anomaly.estimate import MapEstimate
 from DiffTumorSlicerLib.panels.anomaly.heat_group import HeatGroup
 from DiffTumorSlicerLib.panels.anomaly.input_group import MapInputGroup
@@ -33,7 +34,6 @@ from DiffTumorSlicerLib.scene.slice_ranges import (
 )
 from DiffTumorSlicerLib.scene.volume_nodes import volume_grid
 
-PANEL = "anomaly"
 KEYS = {
     "peakButton": "T",
     "curveButton": "U",
@@ -159,11 +159,11 @@ class AnomalyPanel:
     def cancel(self) -> None:
         """Stop the job; finished slices stay."""
         if self._running:
-            self._session.cancel(PANEL)
+            self._session.cancel(self._session.states[ANOMALY].number)
 
     def follow(self, state: Any) -> None:
         """Show how the job is getting on, and its result; called by the session."""
-        if state.panel != PANEL:
+        if state.panel != ANOMALY:
             return
         kind = self._running
         if state.running:
@@ -200,28 +200,28 @@ class AnomalyPanel:
             self.heat.choose(node)
 
     def _ask_map(self) -> int:
-        return self._session.anomaly(self._wish(self._slices()), **self._nodes())
+        return self._session.anomaly(self._values(self._slices()), **self._nodes())
 
     def _ask_live(self) -> int:
         index = self._index_on_screen()
-        return self._session.anomaly(self._wish((index, index + 1)), live=True, **self._nodes())
+        return self._session.anomaly(self._values((index, index + 1)), live=True, **self._nodes())
 
     def _ask_sheet(self) -> int:
         levels, scales = self.sweep.wanted()
         index = self._index_on_screen()
         nodes = self._nodes()
         return self._session.sweep(
-            self._wish((index, index + 1)), nodes.pop("images"), levels, scales, **nodes
+            self._values((index, index + 1)), nodes.pop("images"), levels, scales, **nodes
         )
 
-    def _wish(self, slices: tuple[int, int] | None) -> dict[str, Any]:
+    def _values(self, slices: tuple[int, int] | None) -> dict[str, Any]:
         return {**anomaly_request(self._parameters), "slices": slices}
 
     def _nodes(self) -> dict[str, Any]:
         images = self.inputs.images
         return {
             "images": images if self.inputs.model.of_brain else next(iter(images.values())),
-            "area_node": self._parameters.area,
+            "segmentation_node": self._parameters.area,
             "segment_id": self._parameters.area_segment_id or None,
             "device": settings.device(),
         }

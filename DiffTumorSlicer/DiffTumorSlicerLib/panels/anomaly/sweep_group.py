@@ -10,7 +10,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from DiffTumorSlicerLib.anomaly.job import Cell
+from DiffTumorSlicerLib.anomaly.request import Cell
 from DiffTumorSlicerLib.anomaly.sheet_pictures import picture_of, write_png
 from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.jobs import SessionError
@@ -76,7 +76,7 @@ class SweepGroup:
         return [int(level) for level in levels], _numbers(self._ui.sweepScaleEdit.text, "S")
 
     def show(self, report: dict[str, Any]) -> None:
-        """Show the pictures of a sheet (`anomaly.job.sweep_job`)."""
+        """Show the pictures of a sheet (`anomaly.request.sweep_request`)."""
         self._cells, self._plane, self._look = list(report["cells"]), report["plane"], ()
         self._ui.sweepGroup.collapsed = False
         self.refresh()

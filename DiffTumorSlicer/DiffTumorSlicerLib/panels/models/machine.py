@@ -10,12 +10,11 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from DiffTumorSlicerLib.jobs.states import DOCTOR
 from DiffTumorSlicerLib.panels.shared import settings
 from DiffTumorSlicerLib.panels.shared.surroundings import Requirements
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly, say
 from DiffTumorSlicerLib.scene.geometry import SceneError
-
-PANEL = "doctor"
 
 
 class MachineGroup:
@@ -73,7 +72,7 @@ class MachineGroup:
 
     def follow(self, state: Any) -> None:
         """Show what the doctor says; called by the session."""
-        if state.panel != PANEL:
+        if state.panel != DOCTOR:
             return
         if state.running:
             self._line = _("Examining this computer…")

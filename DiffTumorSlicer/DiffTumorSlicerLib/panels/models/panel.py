@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from difftumor.weights import models
+from DiffTumorSlicerLib.jobs.states import MODELS
 from DiffTumorSlicerLib.panels.models.machine import MachineGroup
 from DiffTumorSlicerLib.panels.models.model_rows import ID_ROLE, details_of, is_pinned_only, item_of
 from DiffTumorSlicerLib.panels.shared import settings, texts
@@ -18,7 +19,6 @@ from DiffTumorSlicerLib.panels.shared.progress import Progress
 from DiffTumorSlicerLib.panels.shared.surroundings import Surroundings
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly
 
-PANEL = "models"
 COLUMNS = 5
 TITLE_CHARACTERS = 34  # longer titles are shown in full by the tool tip and below the list
 ALL = "all"
@@ -84,7 +84,7 @@ class ModelsPanel:
     def download_or_cancel(self) -> None:
         """Download the chosen model after its licence was accepted, or stop what is going on."""
         if self._running:
-            self._session.cancel(PANEL)
+            self._session.cancel(self._session.states[MODELS].number)
             return
         row = self.chosen
         if row is None:
@@ -162,7 +162,7 @@ class ModelsPanel:
     def follow(self, state: Any) -> None:
         """Show how a job is getting on; called by the session."""
         self.machine.follow(state)
-        if state.panel != PANEL:
+        if state.panel != MODELS:
             return
         self._running = state.running
         self.progress.follow(state)

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from difftumor.images.sequences import SEQUENCES
 from difftumor.parameters import LearningParameters, SegmentationParameters
 from DiffTumorSlicerLib.jobs.parameter_node import learning_request, segmentation_request
+from DiffTumorSlicerLib.jobs.states import SEGMENTATION
 from DiffTumorSlicerLib.panels.anomaly.input_group import MapInputGroup, Place
 from DiffTumorSlicerLib.panels.segmentation.learning_group import LearningGroup
 from DiffTumorSlicerLib.panels.segmentation.lesion_group import LesionGroup
@@ -20,11 +21,9 @@ from DiffTumorSlicerLib.panels.shared.shortcuts import Shortcuts
 from DiffTumorSlicerLib.panels.shared.surroundings import Surroundings
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, say
 from DiffTumorSlicerLib.scene.results import input_of
-from DiffTumorSlicerLib.segmentation import request as segmentation_jobs
 from DiffTumorSlicerLib.segmentation.models import learning_rows, segmenter_rows
 from DiffTumorSlicerLib.segmentation.results import is_segmented, results_of
 
-PANEL = segmentation_jobs.PANEL
 KEYS = {"paintButton": "P", "goToSliceButton": "G"}
 TRAINED, LEARNED = "trained", "learned"
 PLACES = {
@@ -162,11 +161,11 @@ class SegmentationPanel:
     def cancel(self) -> None:
         """Stop the job; nothing is changed."""
         if self.run_button.running:
-            self._session.cancel(PANEL)
+            self._session.cancel(self._session.states[SEGMENTATION].number)
 
     def follow(self, state: Any) -> None:
         """Show how the job is getting on, and its result; called by the session."""
-        if state.panel != PANEL:
+        if state.panel != SEGMENTATION:
             return
         self.progress.follow(state)
         self.run_button.show(state.running)
@@ -196,12 +195,11 @@ class SegmentationPanel:
         area, segment_id = self._organ()
         given = images if self.inputs.model.of_brain else next(iter(images.values()))
         nodes = {
-            "area_node": area, "segment_id": segment_id or None, "device": settings.device(),
+            "segmentation_node": area, "segment_id": segment_id or None, "device": settings.device(),
         }  # fmt: skip
         p = self._parameters
         if self.way == LEARNED:
-            segmentation_jobs.learn(
-                self._session,
+            self._session.learn(
                 learning_request(p),
                 given,
                 self.learning.labels,
@@ -209,8 +207,7 @@ class SegmentationPanel:
                 **nodes,
             )
             return
-        segmentation_jobs.segment(
-            self._session,
+        self._session.segment(
             {**segmentation_request(p), "plane": p.learning.plane},
             given,
             probability=p.keep_probability,

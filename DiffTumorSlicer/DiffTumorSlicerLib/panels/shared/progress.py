@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from difftumor.weights.models import ModelError
-from DiffTumorSlicerLib.jobs.session import SCENE_CLOSED
+from DiffTumorSlicerLib.jobs.base_session import SCENE_CLOSED
 from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.scene.geometry import SceneError

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from difftumor.parameters import SynthesisParameters
 from DiffTumorSlicerLib.jobs.jobs import SessionError
 from DiffTumorSlicerLib.jobs.parameter_node import synthesis_request
+from DiffTumorSlicerLib.jobs.states import SYNTHESIS
 from DiffTumorSlicerLib.panels.shared import settings
 from DiffTumorSlicerLib.panels.shared.progress import Progress
 from DiffTumorSlicerLib.panels.shared.run_button import RunButton
@@ -24,7 +25,6 @@ from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.scene.results import input_of
 from DiffTumorSlicerLib.scene.volume_nodes import volume_grid
 
-PANEL = "synthesis"
 KEYS = {
     "placeButton": "P",
     "hereButton": "H",
@@ -140,11 +140,11 @@ class SynthesisPanel:
     def cancel(self) -> None:
         """Stop the job."""
         if self.run_button.running:
-            self._session.cancel(PANEL)
+            self._session.cancel(self._session.states[SYNTHESIS].number)
 
     def follow(self, state: Any) -> None:
         """Show how the job is getting on, and its result; called by the session."""
-        if state.panel != PANEL:
+        if state.panel != SYNTHESIS:
             return
         self.run_button.show(state.running)
         self.ui.variantsButton.enabled = not state.running
