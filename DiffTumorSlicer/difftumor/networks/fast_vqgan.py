@@ -11,6 +11,7 @@ Nothing is kept between calls, so weights may change at any time.
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -218,14 +219,17 @@ def first_conv(x: Tensor, conv: nn.Conv3d, start: int, stop: int) -> Tensor:
 def encode(encoder: Encoder, pre_vq_conv: SameConv, x: Tensor) -> Tensor:
     """pre_vq_conv(encoder(x)): (B, 1, Z, X, Y) -> (B, 8, Z/4, X/4, Y/4)."""
     latents = []
+    blocks: Any = encoder.conv_blocks
+    norm: Any = encoder.final_block[0]
     for volume in x:
-        features, first = volume.permute(1, 2, 3, 0), encoder.conv_first.conv
-        for block in encoder.conv_blocks:
+        features = volume.permute(1, 2, 3, 0)
+        first: nn.Conv3d | None = encoder.conv_first.conv
+        for block in blocks:
             features, moments = down_conv(features, block.down.conv, first)
             hidden = torch.empty_like(features)
             moments = res_block(features, moments, block.res, hidden, lambda: None)
             first = None
-        scale, shift = moments.affine(encoder.final_block[0])
+        scale, shift = moments.affine(norm)
         features = F.silu(torch.addcmul(shift, features, scale), inplace=True)
         last = pre_vq_conv.conv
         latents.append(F.linear(features, last.weight.flatten(1), last.bias))
@@ -237,10 +241,11 @@ def up_conv(x: Tensor, conv: nn.ConvTranspose3d, tick: Tick) -> tuple[Tensor, Mo
     z, h, w, _ = x.shape
     out = x.new_empty(2 * z, 2 * h, 2 * w, conv.out_channels)
     weight = conv.weight.contiguous(memory_format=torch.channels_last_3d)
+    padding: Any = conv.padding  # never a word here
     moments = Moments()
     for start, stop in slabs(z, SLAB // 2):
         slab = padded(x, start, stop).permute(3, 0, 1, 2)[None]
-        result = F.conv_transpose3d(slab, weight, conv.bias, conv.stride, conv.padding)
+        result = F.conv_transpose3d(slab, weight, conv.bias, conv.stride, padding)
         out[2 * start : 2 * stop] = result[0].permute(1, 2, 3, 0)
         moments.add(out[2 * start : 2 * stop])
         tick()
@@ -251,11 +256,12 @@ def last_conv(x: Tensor, conv: nn.Conv3d, tick: Tick) -> Tensor:
     """3x3x3 convolution to a single channel: (Z, X, Y, C) -> (Z, X, Y)."""
     z, h, w, c = x.shape
     out = x.new_empty(z, h, w)
+    bias: Any = conv.bias
     taps = conv.weight.permute(2, 3, 4, 0, 1).reshape(27, c)
     for start, stop in slabs(z, SLAB):
         slab = padded(x, start, stop)
         parts = (taps @ slab.view(-1, c).t()).view(27, *slab.shape[:3])
-        total = out[start:stop].copy_(conv.bias.expand(stop - start, h, w))
+        total = out[start:stop].copy_(bias.expand(stop - start, h, w))
         for part, (i, j, k) in zip(parts, product(range(3), repeat=3), strict=True):
             total += part[i : i + stop - start, j : j + h, k : k + w]
         tick()
@@ -279,10 +285,11 @@ def decode(
             callback(done, total)
 
     features = decoder.final_block(post_vq_conv(z))
+    blocks: Any = decoder.conv_blocks
     volumes = []
     for volume in features:
         x = volume.permute(1, 2, 3, 0).contiguous()
-        for block in decoder.conv_blocks:
+        for block in blocks:
             x, moments = up_conv(x, block.up.convt, tick)
             hidden = torch.empty_like(x)
             moments = res_block(x, moments, block.res1, hidden, tick)

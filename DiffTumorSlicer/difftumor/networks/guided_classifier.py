@@ -4,6 +4,7 @@ Dhariwal and Nichol 2021, as configured by Wolleb et al., MICCAI 2022.  Keys are
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -108,9 +109,9 @@ class GuidedClassifier(nn.Module):
 
     def embed(self, t: Tensor) -> Tensor:
         """Embedding (B, 4 base_channels) of timesteps (B,)."""
-        weight = self.time_embed[0].weight
+        first: Any = self.time_embed[0]
         sinusoids = timestep_embedding(t, self.arguments.base_channels)
-        return self.time_embed(sinusoids.to(weight.dtype))
+        return self.time_embed(sinusoids.to(first.weight.dtype))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Logits.
@@ -129,5 +130,6 @@ class GuidedClassifier(nn.Module):
         """The forward pass for an embedding of `embed`, or what `precomputed` makes of it."""
         for block in self.input_blocks:
             x = block(x, embedding)
-        norm, _, pool = self.out
+        layers: Any = self.out
+        norm, _, pool = layers
         return pool(normalised(norm, self.middle_block(x, embedding)))

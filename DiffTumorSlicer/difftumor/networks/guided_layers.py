@@ -6,7 +6,7 @@ MIT licence), as configured by Wolleb et al., MICCAI 2022.  Names of submodules 
 
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from difftumor.networks.guided_norm import normalised
 
 NORM_GROUPS = 32
+
+
+Zeroed = TypeVar("Zeroed", bound=nn.Module)
 
 
 class Normalisation(nn.GroupNorm):
@@ -29,7 +32,7 @@ class Normalisation(nn.GroupNorm):
         super().__init__(NORM_GROUPS, channels)
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: Zeroed) -> Zeroed:
     """The module with all parameters 0: at the start a residual branch adds nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -108,13 +111,16 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Embedding) -> Tensor:
         """(B, channels, H, W), (B, embedding) -> (B, out_channels, H, W), halved if `down`."""
-        norm, _, conv = self.in_layers
+        # Layers by their numbers, which torch types as any module.
+        before: Any = self.in_layers
+        after: Any = self.out_layers
+        norm, _, conv = before
         h = normalised(norm, x)
         if self.down:
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         h = conv(h)
         change = self.emb_layers(embedding) if isinstance(embedding, Tensor) else embedding[self]
-        norm, _, _, conv = self.out_layers
+        norm, _, _, conv = after
         if self.scale_shift:
             scale, shift = change.chunk(2, dim=1)
             h = normalised(norm, h, (scale, shift))
@@ -183,7 +189,7 @@ class Upsample(nn.Module):
 class TimedSequential(nn.Sequential):
     """A sequence that hands the time embedding to its residual blocks."""
 
-    def forward(self, x: Tensor, embedding: Embedding) -> Tensor:
+    def forward(self, x: Tensor, embedding: Embedding) -> Tensor:  # type: ignore[override]
         """(B, C, H, W), (B, E) -> (B, C', H', W')."""
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)

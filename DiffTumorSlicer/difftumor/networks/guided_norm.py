@@ -30,11 +30,13 @@ def normalised(
     Returns: shape, layout and dtype of x.
     """
     if torch.is_grad_enabled() and x.device.type == "cpu":
-        gain, offset = norm.weight, norm.bias
+        gain: Tensor = norm.weight
+        offset: Tensor = norm.bias
         if scale_shift is not None:
             scale, shift = scale_shift
             gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
-        return _Normalised.apply(x, gain, offset, norm.num_groups, norm.eps, activate)
+        apply: Any = _Normalised.apply
+        return apply(x, gain, offset, norm.num_groups, norm.eps, activate)
     x = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
     if scale_shift is not None:
         scale, shift = (each[..., None, None] for each in scale_shift)

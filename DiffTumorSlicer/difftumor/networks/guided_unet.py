@@ -6,6 +6,7 @@ variance) and by Alshenoudy et al. (128 pixels, four heads, neither).  Keys are 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,14 +137,13 @@ class GuidedUNet(nn.Module):
 
         Raises: ValueError: labels are missing, or given to an unconditional network.
         """
-        if (y is None) != (self.arguments.classes is None):
-            raise ValueError(
-                "This network was trained without class labels; call it with y=None."
-                if y is not None
-                else f"This network needs class labels y (B,), 0 to {self.arguments.classes - 1}."
-            )
-        weight = self.time_embed[0].weight
-        sinusoids = timestep_embedding(t, self.arguments.base_channels).to(weight.dtype)
+        classes = self.arguments.classes
+        if y is not None and classes is None:
+            raise ValueError("This network was trained without class labels; call it with y=None.")
+        if y is None and classes is not None:
+            raise ValueError(f"This network needs class labels y (B,), 0 to {classes - 1}.")
+        first: Any = self.time_embed[0]
+        sinusoids = timestep_embedding(t, self.arguments.base_channels).to(first.weight.dtype)
         embedding = self.time_embed(sinusoids)
         return embedding if y is None else embedding + self.label_emb(y)
 
@@ -164,7 +164,8 @@ class GuidedUNet(nn.Module):
         """The forward pass for an embedding of `embed`, or what `precomputed` makes of it."""
         for last in self.decoder(*self.encoder(x, embedding), embedding):
             x = last
-        norm, _, conv = self.out
+        layers: Any = self.out
+        norm, _, conv = layers
         return conv(normalised(norm, x))
 
     def encoder(self, x: Tensor, embedding: Embedding) -> tuple[Tensor, list[Tensor]]:

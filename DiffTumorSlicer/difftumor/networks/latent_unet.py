@@ -11,6 +11,7 @@ Samplers take `fast_unet.denoiser(unet, condition)`, which on a CPU is twice as 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -330,14 +331,16 @@ class LatentUNet(nn.Module):
         first = x
         x = self.init_temporal_attn(x, bias)
         skips = []
-        for block1, block2, in_slice, along_z, down in self.downs:
+        downs: Any = self.downs
+        ups: Any = self.ups
+        for block1, block2, in_slice, along_z, down in downs:
             x = along_z(in_slice(block2(block1(x, time), time)), bias)
             skips.append(x)
             x = down(x)
         x = self.mid_block1(x, time)
         x = self.mid_temporal_attn(self.mid_spatial_attn(x), bias)
         x = self.mid_block2(x, time)
-        for block1, block2, in_slice, along_z, up in self.ups:
+        for block1, block2, in_slice, along_z, up in ups:
             x = torch.cat([x, skips.pop()], dim=1)
             x = up(along_z(in_slice(block2(block1(x, time), time)), bias))
         return self.final_conv(torch.cat([x, first], dim=1))

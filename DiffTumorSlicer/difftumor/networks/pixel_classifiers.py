@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,12 +134,13 @@ class PixelEnsemble(nn.Module):
         if len(shapes) != 1:
             raise ValueError(f"an ensemble has classifiers of one shape, got {sorted(shapes)}")
         first = members[0]
-        hidden = tuple(first.feature_classifier[i].out_features for i in (0, 3))
-        made = cls(len(members), first.features, first.classes, hidden)  # type: ignore[arg-type]
+        layers: Any = first.feature_classifier
+        hidden = (layers[0].out_features, layers[3].out_features)
+        made = cls(len(members), first.features, first.classes, hidden)
         for number, member in enumerate(members):
             for ours, theirs in made._places(number, member):
                 ours.copy_(theirs)
-        return made.to(first.feature_classifier[0].weight.device)
+        return made.to(layers[0].weight.device)
 
     @torch.no_grad()
     def classifiers(self) -> list[PixelClassifier]:
@@ -185,7 +187,7 @@ class PixelEnsemble(nn.Module):
     @torch.no_grad()
     def _places(self, number: int, member: PixelClassifier) -> list[tuple[Tensor, Tensor]]:
         """Pairs of our part and the member's tensor."""
-        layers = member.feature_classifier
+        layers: Any = member.feature_classifier
         pairs = []
         for k, at in enumerate((0, 3, 6)):
             pairs += [(self.weights[k][number].T, layers[at].weight)]

@@ -77,7 +77,9 @@ def build_segmenter(kind: str, arguments: SegmenterArguments | None = None) -> n
     Raises: ValueError: no such network.
     """
     # Late, because MONAI takes seconds to import and only segmentation needs it.
-    from monai.networks.nets import DynUNet, SwinUNETR, UNet
+    from monai.networks.nets.dynunet import DynUNet
+    from monai.networks.nets.swin_unetr import SwinUNETR
+    from monai.networks.nets.unet import UNet
 
     a = arguments or SegmenterArguments()
     channels = a.channels or CHANNELS.get(kind, ())
@@ -104,6 +106,7 @@ def build_segmenter(kind: str, arguments: SegmenterArguments | None = None) -> n
             res_block=False,
         )
     if kind == "segmentation_swinunetr":
+        merging: Any = HistoricalPatchMerging  # MONAI takes a class, but types an instance
         return SwinUNETR(
             in_channels=a.in_channels,
             out_channels=a.classes,
@@ -111,7 +114,7 @@ def build_segmenter(kind: str, arguments: SegmenterArguments | None = None) -> n
             depths=(2, 2, 2, 2),
             num_heads=(3, 6, 12, 24),
             window_size=7,
-            downsample=HistoricalPatchMerging,
+            downsample=merging,
         )
     raise ValueError(f"there is no segmentation network {kind!r}; there are {', '.join(CHANNELS)}")
 
@@ -121,7 +124,7 @@ def size_factor(kind: str, arguments: SegmenterArguments | None = None) -> int:
     if kind == "segmentation_swinunetr":
         return 32
     channels = (arguments and arguments.channels) or CHANNELS[kind]
-    return 2 ** (len(channels) - 1)
+    return 1 << (len(channels) - 1)
 
 
 def published_tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ Names follow the published files, so that state dicts fit. Volumes are (B, C, Z,
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -130,7 +131,8 @@ class Decoder(nn.Module):
     def stages(self) -> list[nn.Module]:
         """The modules in the order in which they are applied."""
         stages: list[nn.Module] = [self.final_block]
-        for block in self.conv_blocks:
+        blocks: Any = self.conv_blocks
+        for block in blocks:
             stages += [block.up, block.res1, block.res2]
         return [*stages, self.conv_last]
 
