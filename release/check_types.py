@@ -19,14 +19,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "release" / "types.json"
 ENGINE = "DiffTumorSlicer/difftumor/"
-STRICT = tuple(
-    ENGINE + name
-    for name in (
-        *("anomaly/", "diffusion/", "images/", "learning/", "measuring/", "networks/", "phantom/"),
-        *("reader_study/", "segmentation/", "synthesis/", "weights/", "worker/"),
-        *("console.py", "devices.py", "doctor.py", "ellipsoids.py", "fields.py", "grids.py"),
-        *("locks.py", "parameters.py", "provenance.py", "remedies.py", "task.py"),
-    )
+STRICT = (
+    "training/",
+    "release/",
+    *(
+        ENGINE + name
+        for name in (
+            *("anomaly/", "diffusion/", "images/", "learning/", "measuring/", "networks/"),
+            *("phantom/", "reader_study/", "segmentation/", "synthesis/", "weights/", "worker/"),
+            *("console.py", "devices.py", "doctor.py", "ellipsoids.py", "fields.py", "grids.py"),
+            *("locks.py", "parameters.py", "provenance.py", "remedies.py", "task.py"),
+        )
+    ),
 )
 
 Counts = dict[str, int]

@@ -77,7 +77,9 @@ class AnomalyClassifierTraining:
         betas = linear_betas(config.timesteps)
         self.schedule = Schedule.from_betas(betas).to(device=fabric.device)
         arguments = network_arguments(config.network, batches.image_size, batches.channels)
-        self.classifier = GuidedClassifier(arguments).to(memory_format=memory_format(fabric.device))
+        self.classifier = GuidedClassifier(arguments)
+        # The types of torch do not know that a module takes a memory format.
+        self.classifier.to(memory_format=memory_format(fabric.device))  # type: ignore[call-overload]
         adam = config.optimizer
         optimizer = torch.optim.AdamW(
             self.classifier.parameters(),

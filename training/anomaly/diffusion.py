@@ -71,7 +71,9 @@ class AnomalyDiffusionTraining:
         betas = linear_betas(config.timesteps)
         self.schedule = Schedule.from_betas(betas).to(device=fabric.device)
         arguments = network_arguments(config.network, batches.image_size, batches.channels)
-        self.unet = GuidedUNet(arguments).to(memory_format=memory_format(fabric.device))
+        self.unet = GuidedUNet(arguments)
+        # The types of torch do not know that a module takes a memory format.
+        self.unet.to(memory_format=memory_format(fabric.device))  # type: ignore[call-overload]
         adam = config.optimizer
         # AdamW without weight decay, as published, is Adam.
         optimizer = torch.optim.Adam(
@@ -129,7 +131,7 @@ class AnomalyDiffusionTraining:
             rows += [x_t, predict_x_0(x_t, eps.float(), number, self.schedule)]
         low, high = self.batches.intensity_range
         views = [np.concatenate(list(row[:, 0].float().cpu().numpy()), axis=1) for row in rows]
-        return (np.concatenate(views) - low) / (high - low)
+        return np.asarray((np.concatenate(views) - low) / (high - low), np.float32)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -134,8 +134,9 @@ class Run:
 
 def _size(kind: type[SizeT], run: Run) -> SizeT:
     """Shape of a network as its run's config.json says it."""
-    stored = run.config["network"]
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+    stored: dict[str, Any] = run.config["network"]
+    told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return kind(**told)
 
 
 def read_run(folder: Path) -> Run:

@@ -195,7 +195,7 @@ def _abdomen_atlas(folder: Path, organs: tuple[str, ...]) -> list[Scan]:
             ):
                 files = (masks / f"{name}.nii.gz" for name in names)
                 found[kind] += tuple(str(file) for file in files if file.is_file())
-        scans.append(Scan(image.parent.name, str(image), **found))
+        scans.append(Scan(image.parent.name, str(image), found["organ"], found["tumor"]))
     return scans
 
 

@@ -12,8 +12,9 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -119,7 +120,7 @@ def prepare_cases(data: Data) -> list[Case]:
                 data.cache,
                 key,
                 name,
-                lambda s=seed: _generate(s, data.phantom_tumors),
+                partial(_generate, seed, data.phantom_tumors),
                 data.early_only,
             )
         )
@@ -199,12 +200,13 @@ def millimetre_grid(grid: Grid) -> Grid:
     affine = np.eye(4)
     affine[:3, 3] = low
     # The small number keeps a width of 100.0000001 mm from adding a plane.
-    return Grid(tuple(int(n) for n in np.floor(high - low + 1e-3) + 1), affine)
+    x, y, z = (int(n) for n in np.floor(high - low + 1e-3) + 1)
+    return Grid((x, y, z), affine)
 
 
 def cached_case(
     cache: Path,
-    key: dict[str, object],
+    key: Mapping[str, object],
     name: str,
     make: Callable[[], tuple[NDArray[np.int16], NDArray[np.uint8]]],
     early_only: bool = False,
@@ -239,12 +241,12 @@ def cached_case(
             shutil.rmtree(temporary, ignore_errors=True)
     kind = "early" if early_only else "all"
     _, organ, tumor = np.load(folder / f"{kind}_counts.npy").tolist()
-    places = tuple(np.load(folder / f"{kind}_{value}.npy") for value in range(3))
+    background, inside, lesion = (np.load(folder / f"{kind}_{value}.npy") for value in range(3))
     return Case(
         name,
         np.load(folder / "ct.npy", mmap_mode="r"),
         np.load(folder / f"{kind}.npy", mmap_mode="r"),
-        places,  # type: ignore[arg-type]
+        (background, inside, lesion),
         (organ, tumor),
         "phantom" in key,
     )

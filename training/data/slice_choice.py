@@ -146,8 +146,12 @@ def prepare(
 def _planes(patient: Patient, axis: int, index: int) -> list[NDArray[np.bool_]]:
     """Tumor, organ and look-alikes of one slice on the input grid."""
     marks = patient.look_alikes
-    tumor, organ = patient.tumor.take(index, axis), patient.organ.take(index, axis)
-    return [tumor, organ, np.zeros_like(organ) if marks is None else marks.take(index, axis) > 0]
+    tumor: NDArray[np.bool_] = np.take(patient.tumor, index, axis)
+    organ: NDArray[np.bool_] = np.take(patient.organ, index, axis)
+    alike: NDArray[np.bool_] = (
+        np.zeros_like(organ) if marks is None else np.take(marks, index, axis) > 0
+    )
+    return [tumor, organ, alike]
 
 
 def _mm2(mask: NDArray[np.bool_], grid: Grid, axis: int) -> float:

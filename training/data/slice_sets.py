@@ -308,7 +308,7 @@ def _shorten(path: Path, rows: int) -> None:
 
 
 def _opened(folder: Path, name: str) -> NDArray[Any]:
-    return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
 def _tupled(value: Any) -> Any:
@@ -340,4 +340,4 @@ def _read_facts(folder: Path) -> dict[str, Any]:
         )
     if missing := [name for name in (*needed, "complete", "done") if name not in facts]:
         raise SliceSetError(f"{path} lacks {', '.join(missing)}. Draw the set again.")
-    return facts  # type: ignore[no-any-return]
+    return facts

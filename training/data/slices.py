@@ -18,7 +18,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -154,6 +154,7 @@ def draw_slices(wishes: Phantoms | Scans | Brats) -> list[Path]:
     Raises: ValueError, OSError: naming what cannot be used.
     """
     reader: Callable[[str], Patient]
+    parts: Mapping[str, list[str]]
     if isinstance(wishes, Phantoms):
         seeds = list(split_seeds(wishes.split))[: wishes.patients]
         if len(seeds) < wishes.patients:
@@ -257,7 +258,7 @@ def _stated(wishes: Phantoms | Scans | Brats) -> dict[str, Any]:
 def main(args: list[str] | None = None) -> int:
     """Draw slice sets; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    wishes = tyro.cli(  # type: ignore[call-overload]
+    wishes = tyro.cli(
         Wishes,
         args=args,
         prog="python -m training.data.slices",

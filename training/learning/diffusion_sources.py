@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,9 +72,10 @@ def _of_run(path: Path, made_for: SliceFormat) -> DiffusionSource:
             f"{path} is a run of another program than training.learning.representation. Export it as a model folder "
             "first, or name another with --features."
         )
-    size = GuidedUNetSize(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in told["network"].items()}
-    )
+    network: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in told["network"].items()
+    }
+    size = GuidedUNetSize(**network)
     channels = len(made_for.channel_order)
     unet = GuidedUNet(network_arguments(size, made_for.image_size, channels))
     try:

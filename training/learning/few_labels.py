@@ -98,8 +98,12 @@ def fill_table(config: ConfigT, method: Method[ConfigT]) -> bool:
             if stored == wanted:
                 logger.info("%s is done", one.run)
                 continue
-        slices = split.labelled(one.count, one.seed, one.data.with_tumor)
-        if not train(one, method.build, lambda one, s=slices: method.prepare(one, s, made_for)):
+        slices: LabelledSlices = split.labelled(one.count, one.seed, one.data.with_tumor)
+
+        def prepare(one: ConfigT, labelled: LabelledSlices = slices) -> Any:
+            return method.prepare(one, labelled, made_for)
+
+        if not train(one, method.build, prepare):
             return False
         weights = read_checkpoint_file(one.run / CHECKPOINT_NAME)["model"]
         figures = measured(split, method.predictor(one, weights, made_for))

@@ -87,7 +87,7 @@ class Segmenter:
         if self.network.freeze_encoder:
             for part in (self.network.input_blocks, self.network.middle_block):
                 part.requires_grad_(False)
-        self.network.to(device, memory_format=memory_format(device))
+        self.network.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
         self.schedule = source.schedule.to(device=device)
 
     def inputs(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

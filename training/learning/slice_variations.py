@@ -47,7 +47,7 @@ def vary(
     there = F.grid_sample(there, grid, "nearest", "zeros", align_corners=False)
     power = np.where(rng.random(count) < chances.gamma, rng.uniform(*POWERS, count), 1.0)
     values = values.clamp(0, 1) ** torch.from_numpy(power.astype(np.float32))[:, None, None, None]
-    grained = (rng.random(count) < chances.contrast).astype(np.float32)
+    grained = np.asarray(rng.random(count) < chances.contrast, np.float32)
     gain = 1 + GAIN * grained[:, None] * rng.uniform(-1, 1, (count, channels))
     spread = GRAIN * grained * rng.random(count)
     noise = rng.standard_normal(tuple(values.shape), dtype=np.float32)

@@ -162,10 +162,11 @@ def train(config: RunConfig, build: Build, prepare: Prepare) -> bool:
                 before, seen, step = seen, seen + stage.batch, step + 1
                 average.update(before, seen)
                 last = seen >= config.samples
-                due = isinstance(program, ValidatedProgram) and (
-                    last or _crossed(before, seen, program.validated_every)
-                )
-                if due and fabric.is_global_zero:
+                if (
+                    isinstance(program, ValidatedProgram)
+                    and (last or _crossed(before, seen, program.validated_every))
+                    and fabric.is_global_zero
+                ):
                     reporter.report({"samples": seen, **program.validate(average.module, seen)})
                 if last or _crossed(before, seen, config.reporting.stats):
                     progress.report(seen, step)
@@ -244,8 +245,8 @@ class AveragedWeights:
                 ours.copy_(theirs)
             else:
                 ours.lerp_(theirs, 1 - settings.decay)
-        for ours, theirs in zip(self.module.buffers(), self.source.buffers(), strict=True):
-            ours.copy_(theirs)
+        for mine, its in zip(self.module.buffers(), self.source.buffers(), strict=True):
+            mine.copy_(its)
 
 
 @contextmanager
@@ -282,8 +283,8 @@ class _Progress:
     def report(self, seen: int, step: int) -> None:
         """Write the means over steps and processes, and begin anew."""
         names = sorted(self.sums)
-        values = torch.tensor([float(self.sums[name]) / self.count for name in names])
-        values = self.fabric.all_reduce(values.to(self.fabric.device), reduce_op="mean")
+        means = torch.tensor([float(self.sums[name]) / self.count for name in names])
+        values: Any = self.fabric.all_reduce(means.to(self.fabric.device), reduce_op="mean")
         facts: dict[str, float] = {"samples": seen, "step": step}
         facts["seconds"] = round(time.monotonic() - self.began, 1)
         self.reporter.report(facts | dict(zip(names, values.tolist(), strict=True)))

@@ -183,7 +183,7 @@ def draw_crop(
             radius = max(radius - RELAXED_BY_MM, LEAST_RADIUS_MM)
         if not healthy or (labels > 0).sum() > 4 / 3 * math.pi * radius**3:
             break
-    return Crop((scaled(ct, fill=None) + 1) / 2, labels.copy())
+    return Crop(np.asarray((scaled(ct, fill=None) + 1) / 2, np.float32), labels.copy())
 
 
 def _center(rng: np.random.Generator, case: Case, data: SegmentationData) -> NDArray[np.int64]:

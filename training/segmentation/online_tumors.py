@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from difftumor.ellipsoids import Box
-from difftumor.parameters import SynthesisParameters
+from difftumor.parameters import SynthesisParameters, TumorSize
 from difftumor.synthesis.blending import TRUNCATE, blend_as_published, from_unit
 from difftumor.synthesis.generators import load_generator
 from difftumor.synthesis.shapes import SIZES, TumorShapeError, sample_lesions, tumor_mask
@@ -25,7 +25,8 @@ from training.segmentation.config import Organ, Synthesis
 from training.segmentation.data import Crop
 
 EARLY = ("tiny", "small")
-HU_PER_UNIT = float(from_unit(np.float32(1)) - from_unit(np.float32(0)))
+HU_AT_0, HU_AT_1 = (float(hu) for hu in from_unit(np.array([0, 1], np.float32)))
+HU_PER_UNIT = HU_AT_1 - HU_AT_0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Tumors:
         feather: sigma of the rim, mm.
     """
 
-    size: str
+    size: TumorSize
     masks: tuple[NDArray[np.bool_], ...]
     seed: int
     feather: float
@@ -79,7 +80,7 @@ class TumorPainter:
 
     def plan(self, rng: np.random.Generator, labels: NDArray[np.uint8]) -> Tumors | None:
         """Draw tumors for the organ in a crop of 1 mm voxels; None where the organ there has no room."""
-        size = str(
+        size: Any = str(
             rng.choice(list(SIZES), p=np.divide(self.settings.sizes, sum(self.settings.sizes)))
         )
         seed, feather = int(rng.integers(2**62)), float(rng.uniform(*self.settings.feather))
@@ -133,7 +134,7 @@ class TumorPainter:
         """A crop with what was painted, by the published rule where the model paints the crop itself."""
         sigma = tumors.feather if made.feather_mm is None else made.feather_mm
         if made.reference is None:
-            painted = (made.hu - from_unit(np.float32(0))) / HU_PER_UNIT
+            painted = (made.hu - np.float32(HU_AT_0)) / HU_PER_UNIT
             return blend_as_published(image, painted, mask, self.organ, sigma)
         weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=TRUNCATE)
         if made.feather_mm is not None:

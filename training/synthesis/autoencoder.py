@@ -7,6 +7,7 @@ discriminators (Chen et al. 2024, section 3.1; the weights are those of the publ
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from difftumor.networks.vqgan import VQGAN
+from difftumor.networks.vqgan_layers import ResBlock
 from training.data.scans import Case, cases_of, draw_reconstruction_crop, random_generator
 from training.loop.config import Stage, read_command_line
 from training.loop.loop import run_program
@@ -73,9 +75,9 @@ class Reconstruction(nn.Module):
         return x
 
 
-def late_blocks(vqgan: VQGAN) -> list[nn.Module]:
+def late_blocks(vqgan: VQGAN) -> list[ResBlock]:
     """The decoder's residual blocks at full resolution."""
-    last = vqgan.decoder.conv_blocks[-1]
+    last: Any = vqgan.decoder.conv_blocks[-1]
     return [last.res1, last.res2]
 
 
@@ -92,8 +94,8 @@ class AutoencoderTraining:
         self.vqgan.codebook.N.zero_()
         if config.full_depth_from:
             for block in late_blocks(self.vqgan):
-                nn.init.zeros_(block.conv2.conv.weight)
-                nn.init.zeros_(block.conv2.conv.bias)
+                for parameter in block.conv2.conv.parameters():  # weight and bias
+                    nn.init.zeros_(parameter)
         parameters = list(self.vqgan.parameters())
         betas = (adam.beta1, adam.beta2)
         generator = torch.optim.Adam(parameters, adam.lr, betas=betas)
@@ -265,10 +267,14 @@ class AutoencoderTraining:
                 restart_below=settings.restart_below,
                 limit=settings.limit,
                 rng=random_generator(self.config.seed, 0, step, RESTARTS),
-                reduce=lambda tensor: self.fabric.all_reduce(tensor, reduce_op="sum"),
+                reduce=self._sum_of_processes,
                 broadcast=self.fabric.broadcast,
             )
         )
+
+    def _sum_of_processes(self, tensor: Tensor) -> Tensor:
+        summed: Any = self.fabric.all_reduce(tensor, reduce_op="sum")
+        return summed
 
     @torch.no_grad()
     def picture(self) -> NDArray[np.float32]:
@@ -284,7 +290,7 @@ class AutoencoderTraining:
                 for view in (crop[edge // 2].T, crop[::-1, :, edge // 2])
             ]
             rows.append(np.concatenate(views, axis=1))
-        return (np.concatenate(rows) + 1) / 2
+        return np.asarray((np.concatenate(rows) + 1) / 2, np.float32)
 
 
 def main(args: list[str] | None = None) -> int:

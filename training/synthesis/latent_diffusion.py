@@ -188,7 +188,7 @@ class DiffusionTraining:
                 for view in (crop[edge // 2].T, crop[::-1, :, edge // 2])
             ]
             rows.append(np.concatenate(views, axis=1))
-        return (np.concatenate(rows) + 1) / 2
+        return np.asarray((np.concatenate(rows) + 1) / 2, np.float32)
 
 
 def main(args: list[str] | None = None) -> int:

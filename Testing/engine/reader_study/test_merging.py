@@ -246,9 +246,10 @@ def test_malformed_files_of_a_study_are_told(study, name, change, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def example_of_the_readme() -> list[list[str]]:
-    """The `difftumor study` commands of README's example, as words."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("### Reader studies")[1]
+def example_of_the_documentation() -> list[list[str]]:
+    """The `difftumor study` commands of the documented example, as words."""
+    page = ROOT / "docs" / "command-line.md"
+    text = page.read_text(encoding="utf-8").split("## Reader studies")[1]
     block = text.split("```")[1].replace("\\\n", " ")
     return [
         shlex.split(line, comments=True)[1:]
@@ -257,7 +258,7 @@ def example_of_the_readme() -> list[list[str]]:
     ]
 
 
-def test_the_example_of_the_readme_on_phantoms(tmp_path, monkeypatch, capsys):
+def test_the_example_of_the_documentation_on_phantoms(tmp_path, monkeypatch, capsys):
     """Its commands as they stand, on coarser phantoms, with the generator that needs no weights."""
     monkeypatch.chdir(tmp_path)
     for kind in ("real", "healthy"):
@@ -272,7 +273,7 @@ def test_the_example_of_the_readme_on_phantoms(tmp_path, monkeypatch, capsys):
                 orientation="LPS",
             )
             write_phantom(phantom, phantom_paths(Path(kind) / f"p{number}.nii.gz"), overwrite=False)
-    create, *others = example_of_the_readme()
+    create, *others = example_of_the_documentation()
     create += ["--models", "modelled", "--practice", "0", "--organs", "liver", "kidney"]
     assert main(create) == 0, capsys.readouterr().err
     cases = read_key(read_study(Path("study"))).cases.values()
