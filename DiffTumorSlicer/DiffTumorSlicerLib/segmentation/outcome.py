@@ -19,7 +19,7 @@ STATED = (
 )  # fmt: skip
 
 
-def needs(case: Case) -> dict[str, float]:
+def needs(case: Case) -> dict[str, Any]:
     """Memory and disk of a request."""
     box = None if case.organ is None else box_of(case.organ)
     inside = case.voxels if box is None else math.prod(part.stop - part.start for part in box)
