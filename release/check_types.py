@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "release" / "types.json"
 ENGINE = "DiffTumorSlicer/difftumor/"
 STRICT = (
+    "DiffTumorSlicer/DiffTumorSlicerLib/",
     "training/",
     "release/",
     *(

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from difftumor.anomaly.layout import slice_axis
 from difftumor.parameters import AnomalyParameters, to_dict
 from DiffTumorSlicerLib.anomaly.results import HeatMap, add_map, live_map_of
@@ -143,7 +146,9 @@ def slices_of(pack: AnomalyParameters, case: Case) -> list[int]:
     if case.organ is None:
         return list(range(first, end))
     axis = slice_axis(case.grid, pack.plane)
-    held = case.organ.any(axis=tuple(d for d in range(3) if d != axis))
+    held: NDArray[np.bool_] = np.asarray(
+        case.organ.any(axis=tuple(d for d in range(3) if d != axis))
+    )
     return [index for index in range(first, end) if held[index]]
 
 

@@ -189,7 +189,7 @@ def _replace_healthy(scene: Any, node: Any, heat: HeatMap, settings: str) -> Non
             remove_node(scene, other)
         before = []
         node.RemoveNodeReferenceIDs(HEALTHY_ROLE)
-    source = input_of(node)
+    source: Any = input_of(node)
     # The image that the map is laid over comes first.
     names = sorted(heat.healthy, key=lambda name: heat.images.get(name) is not source)
     for index, name in enumerate(names):

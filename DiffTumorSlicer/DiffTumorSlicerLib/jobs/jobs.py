@@ -290,14 +290,13 @@ class WorkerJobs:
 
     def _unfinished(self, event: Event) -> list[Answer]:
         """What a cancelled request had finished; none or one."""
-        partial = getattr(event, "partial", None)
-        if partial is None:
+        if not isinstance(event, CancelledEvent) or event.partial is None:
             return []
         try:
             arrays = self._bridge.take(event.id)  # type: ignore[union-attr]
         except (RuntimeError, OSError):  # its files are gone, so there is nothing to keep
             return []
-        return [Answer(partial, arrays)]
+        return [Answer(event.partial, arrays)]
 
     def _drop(self, job: Job, **values: Any) -> None:
         self._bridge.cancel(job.request_id)  # type: ignore[union-attr]

@@ -126,7 +126,7 @@ class ModuleParameters:
     segment_id: str = ""
     result: vtkMRMLScalarVolumeNode
     random_placement: bool = False
-    synthesis: SynthesisPack  # type: ignore[valid-type]
+    synthesis: SynthesisPack
     sequence_t1: vtkMRMLScalarVolumeNode
     sequence_t1c: vtkMRMLScalarVolumeNode
     sequence_t2: vtkMRMLScalarVolumeNode
@@ -139,7 +139,7 @@ class ModuleParameters:
     other_map: vtkMRMLScalarVolumeNode
     map_colors: Annotated[str, Choice(tuple(TABLES)), Default("inferno")]
     map_opacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
-    anomaly: AnomalyPack  # type: ignore[valid-type]
+    anomaly: AnomalyPack
     segmenting_way: Annotated[str, Choice(WAYS), Default("trained")]
     segmented_organ: vtkMRMLSegmentationNode
     segmented_organ_id: str = ""
@@ -149,8 +149,8 @@ class ModuleParameters:
     keep_probability: bool = True
     overlay: Annotated[str, Choice(("", *OVERLAYS)), Default("")]
     overlay_opacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.5)]
-    segmenting: SegmentationPack  # type: ignore[valid-type]
-    learning: LearningPack  # type: ignore[valid-type]
+    segmenting: SegmentationPack
+    learning: LearningPack
 
 
 def open_parameters(node: vtkMRMLScriptedModuleNode) -> tuple[ModuleParameters, str]:

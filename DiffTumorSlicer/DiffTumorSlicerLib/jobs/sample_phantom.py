@@ -29,7 +29,7 @@ ABDOMEN, LESION, HEAD = "abdomen", "lesion", "head"  # kinds of phantoms
 SEQUENCES = {"t1": "T1", "t1c": "T1c", "t2": "T2", "flair": "FLAIR"}  # the last one is shown
 BRAIN = ("brain", "12738006", "Brain", (0.96, 0.84, 0.69))
 # Label of the phantom (TotalSegmentator v2), name, SNOMED CT code, color of the segment.
-ORGANS = (
+ORGANS: tuple[tuple[int, str, str, str, tuple[float, float, float]], ...] = (
     (5, "liver", "10200004", "Liver", (0.87, 0.72, 0.49)),
     (7, "pancreas", "15776009", "Pancreas", (0.98, 0.90, 0.47)),
     (2, "right kidney", "9846003", "Right kidney", (0.73, 0.40, 0.33)),
@@ -119,10 +119,11 @@ def add_phantom(
     volume.GetDisplayNode().SetAutoWindowLevel(False)
     volume.GetDisplayNode().SetWindowLevel(400, 40)
     segmentation = _add_segmentation(scene, "Organs of the phantom", volume)
-    for label, *described in ORGANS:
+    for label, organ, code, meaning, color in ORGANS:
         if str(label) in metadata["starts"]:
             start = metadata["starts"][str(label)]
-            _add_segment(segmentation, arrays[f"organ_{label}"], start, matrix, *described)
+            array = arrays[f"organ_{label}"]
+            _add_segment(segmentation, array, start, matrix, organ, code, meaning, color)
     segmentation.GetDisplayNode().SetVisibility2DFill(False)
     return volume, segmentation
 

@@ -73,7 +73,7 @@ def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDA
     affine = transform @ to_array(matrix)
     affine[:3, 3] += affine[:3, :3] @ image.GetExtent()[::2]
     try:
-        source = Grid(mask.shape, affine).cropped(occupied)  # type: ignore[arg-type]
+        source = Grid(mask.shape, affine).cropped(occupied)
     except GridError as error:
         raise SceneError(
             _('The geometry of "{name}" cannot be used: {error}').format(name=name, error=error)

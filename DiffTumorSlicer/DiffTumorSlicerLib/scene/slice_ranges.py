@@ -109,7 +109,7 @@ def show_slice(scene: Any, grid: Grid, axis: int, index: int) -> None:
 def brightest(array: NDArray[Any], grid: Grid, axis: int, index: int) -> Point:
     """RAS mm of the highest value of a slice."""
     plane = array.take(index, axis=axis)
-    at = list(np.unravel_index(int(plane.argmax()), plane.shape))
+    at = [int(n) for n in np.unravel_index(int(plane.argmax()), plane.shape)]
     at.insert(axis, index)
     return tuple(float(v) for v in grid.to_ras(np.asarray(at, float)))  # type: ignore[return-value]
 

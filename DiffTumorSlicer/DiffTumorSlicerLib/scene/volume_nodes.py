@@ -53,7 +53,7 @@ def volume_grid(node: Any) -> Grid:
     array = volume_array(node)
     affine = to_world(node) @ own_affine(node)
     try:
-        return Grid(array.shape, affine)  # type: ignore[arg-type]
+        return Grid(array.shape, affine)
     except GridError as error:
         raise SceneError(
             _('The geometry of "{name}" cannot be used: {error}').format(

@@ -82,7 +82,7 @@ def write_dicom_segmentation(scene: Any, node: Any, folder: Path) -> Path:
     Raises: ExportError: Slicer cannot do it here, or the scan is in no DICOM database.
     """
     scan = input_of(node)
-    if not can_write_segmentation(scan):
+    if scan is None or not can_write_segmentation(scan):
         raise ExportError(
             _(
                 "Slicer writes DICOM segmentations only of scans that were loaded from its DICOM database. Load the "

@@ -230,7 +230,7 @@ class EllipsoidHandles:
         self._follow()
         self._tell()
 
-    @vtk.calldata_type(vtk.VTK_OBJECT)
+    @vtk.calldata_type(vtk.VTK_OBJECT)  # type: ignore[untyped-decorator]
     def _on_node_removed(self, _scene: Any, _event: str, node: Any) -> None:
         if node is self._roi:
             self._let_go()

@@ -207,9 +207,8 @@ class ModelsPanel:
         ui.verifyButton.enabled = installed
         forget = row is not None and is_pinned_only(row)
         ui.removeButton.text = _("Forget checksum…") if forget else _("Remove…")
-        ui.removeButton.enabled = not self._running and (
-            forget or (installed and not row["bundled"])
-        )
+        removable = row is not None and installed and not row["bundled"]
+        ui.removeButton.enabled = not self._running and (forget or removable)
         ui.importButton.enabled = not self._running
 
     def _show_folder(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -295,11 +296,9 @@ class ReaderStudyPanel:
         self._step_aside()
         self.window.enter()
         for key, row in self.answer.keys.items():
-            self._shortcuts.add_function(key, lambda row=row: self.answer.choose(row))
+            self._shortcuts.add_function(key, partial(self.answer.choose, row))
         for number in range(1, 6):
-            self._shortcuts.add_function(
-                str(number), lambda number=number: self.answer.be_sure(number)
-            )
+            self._shortcuts.add_function(str(number), partial(self.answer.be_sure, number))
         for name, key in BUTTON_KEYS.items():
             press = self.next if name == "nextCaseButton" else getattr(self.ui, name).click
             self._shortcuts.add_function(key, press)

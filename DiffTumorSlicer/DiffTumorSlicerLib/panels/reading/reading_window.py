@@ -101,7 +101,7 @@ class ReadingWindow:
             annotations.updateSliceViewFromGUI()
 
 
-class _CloseFilter(qt.QWidget):  # type: ignore[misc, name-defined]
+class _CloseFilter(qt.QWidget):
     """Hears of the window's end before the window does."""
 
     def __init__(self, closing: Callable[[], None]) -> None:

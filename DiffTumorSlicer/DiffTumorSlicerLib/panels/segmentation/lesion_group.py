@@ -236,7 +236,7 @@ class LesionGroup:
     def _go_to(self, number: int) -> None:
         """Let all views show a lesion."""
         if 0 <= number < len(self._rows):
-            show_position(self._scene, tuple(self._rows[number]["position_ras"]))  # type: ignore[arg-type]
+            show_position(self._scene, tuple(self._rows[number]["position_ras"]))
 
     def _show_outlines(self, on: bool) -> None:
         node = self.result

@@ -185,7 +185,8 @@ class SegmentationPanel:
         else:
             windows = int(state.report.get("windows") or 0)
             self.settings.measured(settings.device(), state.elapsed_s, windows)
-        self._scan_id = input_of(node).GetID()
+        scan = input_of(node)
+        self._scan_id = scan.GetID() if scan is not None else ""
         self.lesions.choose(node)
 
     def _ask(self) -> None:
