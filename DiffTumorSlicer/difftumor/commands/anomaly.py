@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import tyro
 
 from difftumor import task
-from difftumor.commands.anomaly_batch import TABLE, run_batch
-from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
-from difftumor.commands.anomaly_outputs import (
-    Done,
-    Outputs,
-    in_a_line,
-    write_case,
-    write_picture,
-)
-from difftumor.commands.common import CommonOptions, resolved_model, tell_device
+from difftumor.commands.common import model_of_slices, resolved_model, tell_device
+from difftumor.commands.loop import run_cases
+from difftumor.commands.run import SIDECAR, CaseCommand, Done, report
 from difftumor.commands.stopping import Stopping
-from difftumor.console import Reporter, complain, say
+from difftumor.console import Reporter
 from difftumor.fields import help_of
-from difftumor.images.outputs import check_outputs
-from difftumor.images.volumes import parse_mask_argument
+from difftumor.images.volumes import write_volume
 from difftumor.options import UsageError, options_of, parameters_of
-from difftumor.parameters import AnomalyParameters
-from difftumor.provenance import sidecar_path
-from difftumor.weights.models import ModelError, find_model
-from difftumor.worker.protocol import Cancelled
+from difftumor.parameters import AnomalyParameters, to_dict
+from difftumor.provenance import sidecar_path, write_json
 
 AnomalyOptions: Any = options_of(AnomalyParameters, without=("threshold",))
 (_THRESHOLD,) = (item for item in fields(AnomalyParameters) if item.name == "threshold")
 Threshold = Annotated[float | Literal["otsu"], tyro.conf.arg(help=help_of(_THRESHOLD))]
-UNFINISHED = "cancelled: what is finished was written, {missing} slices are missing"
+MAP_NOTICE = "Anomaly map by DiffTumorSlicer. Research use only: never for diagnosis."
+HEALTHY_NOTICE = (
+    "SYNTHETIC image by DiffTumorSlicer: rewritten as healthy by a model. Never for diagnosis."
+)
+HEALTHY = "healthy "  # before the name of an image, in roles
 
 
 @dataclass(kw_only=True)
-class Anomaly(AnomalyOptions, CommonOptions):
+class Anomaly(AnomalyOptions, CaseCommand):
     """Make an anomaly heat map of a CT, or of the sequences of an MR examination; the input is never changed.
 
     The map is what changes when a diffusion model rewrites the image as if it were healthy. N and S rule it:
@@ -46,15 +41,20 @@ class Anomaly(AnomalyOptions, CommonOptions):
     model recommends. Beside the map a JSON side-car tells how it was made; `difftumor replay` makes it again.
     """
 
-    images: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")]] = ()
-    """One CT, or the sequences of an MR examination: NIfTI, NRRD, MHA, or a DICOM folder. Sequences are told by the
-    names of the files (t1, t1c, t2, flair); where they are not, write t1=PATH."""
-    batch: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """All cases of a folder instead; --out is then a folder too, with one table for all cases."""
+    task_name = "anomaly"
+    ending = "anomaly"
+    table = "anomaly.csv"
+    columns = (
+        *("probability", "slices", "marked_slices", "gated_slices", "marked_ml"),
+        *("parts", "largest_area_mm2", "hottest_slice", "hottest_at_mm", "marked_mean"),
+        *("rest_mean", "noise_level", "guidance_scale", "steps", "model", "map"),
+    )
+    packs = (AnomalyParameters,)
+    beside: ClassVar = {"mask_out": "-mask"}
+    single = ("mask_out", "raw_out", "counterfactual_out", "report", "sheet")
+
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Heat map, 0 to 1, on the grid of the input: what --threshold is compared with."""
-    organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
-    """Organ mask (of a head: brain mask); nothing outside is looked at. In a batch write {case} in its name."""
     threshold: Threshold = _THRESHOLD.default
     mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """What is marked, 0/1."""
@@ -72,19 +72,30 @@ class Anomaly(AnomalyOptions, CommonOptions):
     """Contact sheet of one slice: every N with every S."""
     sheet_slice: int | None = None
     """Slice of the sheet; default: the most suspicious one."""
-    series: str | None = None
-    """Series of a DICOM folder that holds several."""
 
     def run(self) -> int:
         """Do it; returns the exit code."""
-        parameters = self.parameters()
-        if bool(self.images) == (self.batch is not None):
-            raise UsageError("give either images or --batch FOLDER, and not both")
-        channels, modality = channels_of_model(self.model)
-        cache: dict[str, Any] = {}
-        if self.batch is not None:
-            self.check_batch()
-            return run_batch(self, parameters, channels, modality, cache)
+        return run_cases(self)
+
+    def parameters(self) -> AnomalyParameters:
+        """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
+        changed: dict[str, Any] = {"model": resolved_model(self.model)}
+        if self.threshold == "otsu":
+            changed |= {"threshold_rule": "otsu", "threshold": _THRESHOLD.default}
+        return parameters_of(AnomalyParameters, self, **changed)
+
+    def record(self, parameters: Any) -> tuple[task.Task, Any]:
+        """See `CaseCommand`."""
+        from difftumor.anomaly.task import ANOMALY
+
+        return ANOMALY, parameters
+
+    def channels(self) -> tuple[str, ...]:
+        """See `CaseCommand`."""
+        return model_of_slices(self.model, ("anomaly", None))
+
+    def outputs(self) -> dict[str, Path]:
+        """See `CaseCommand`."""
         if self.out is None and any((self.mask_out, self.raw_out, self.counterfactual_out)):
             raise UsageError("give --out FILE too: its side-car tells how all the files were made")
         if self.out is None and self.sheet is None and self.report is None:
@@ -93,103 +104,63 @@ class Anomaly(AnomalyOptions, CommonOptions):
             raise UsageError(
                 f"{self.report} is the side-car that lies beside {self.out}: give the report another name"
             )
+        self.sweep_wishes()
+        healthy = self.counterfactual_out
+        named = {"scaled": self.out, "raw": self.raw_out, "mask": self.mask_out}
+        if healthy is not None:
+            stem = sidecar_path(healthy).stem
+            channels = self.channels()
+            for name in channels:
+                ending = f"-{name}" if len(channels) > 1 else ""
+                path = healthy.with_name(f"{stem}{ending}{healthy.name[len(stem) :]}")
+                named[HEALTHY + name] = path
+        named |= {"report": self.report, "sheet": self.sheet}
+        named[SIDECAR] = None if self.out is None else sidecar_path(self.out)
+        return {role: path for role, path in named.items() if path is not None}
+
+    def write(self, role: str, done: Done, path: Path) -> None:
+        """See `CaseCommand`."""
+        if role == "sheet":
+            from difftumor.anomaly.sheet import write_sheet
+
+            write_sheet(path, **done.more[1])
+            return
+        assert done.outcome is not None
+        result = done.outcome.result
+        if role == "report":
+            told = report(done.content, "difftumor-anomaly-report")
+            write_json(told | ({"sweep": done.more[0]} if done.more else {}), path)
+        elif role.startswith(HEALTHY):
+            volume = done.images.volumes[role.removeprefix(HEALTHY)]
+            array = result.counterfactuals[role.removeprefix(HEALTHY)]
+            array = volume.quantized(array) if volume.storage.is_scaled else array
+            write_volume(volume.with_array(array), path, metadata={"description": HEALTHY_NOTICE})
+        else:
+            arrays = {"scaled": "scaled_map", "raw": "map", "mask": "mask"}
+            array = getattr(result, arrays[role])
+            done.write_volume(array.astype(np.uint8) if role == "mask" else array, path, MAP_NOTICE)
+
+    def values(self, parameters: Any, result: Any) -> dict[str, Any]:
+        """See `CaseCommand`; of a cancelled request only the finished slices."""
+        values = to_dict(parameters)
+        values |= {name: value for name, value in result.settings.items() if name in values}
+        if result.unfinished and result.slices:
+            indices = [row["index"] for row in result.slices]
+            values["slices"] = (min(indices), max(indices) + 1)
+        return values
+
+    def wants_result(self) -> bool:
+        """See `CaseCommand`; else only a sheet is."""
+        return self.out is not None or self.report is not None
+
+    def more(self, done: Done, cache: MutableMapping[str, Any], stopping: Stopping) -> Any:
+        """The sweep: rows for the report, and what the sheet shows."""
         wishes = self.sweep_wishes()
-        files = assign_channels(self.images, channels)
-        case = Case(Path(next(iter(files.values()))).name, files, self.organ)
-        outputs = Outputs(
-            self.out, self.raw_out, self.mask_out, self.counterfactual_out, self.report, self.sheet
-        )
-        masks = [parse_mask_argument(self.organ)[0]] if self.organ else []
-        check_outputs(
-            outputs.paths(tuple(channels)), [*files.values(), *masks], overwrite=self.overwrite
-        )
-        with Reporter(self.quiet) as reporter:
-            tell_device(
-                self.device, parameters.model, reporter, "the time is told before the start"
-            )
-            content, cancelled = self.one_case(
-                case, parameters, outputs, wishes, modality, cache, reporter
-            )
-        say(self.sentence(content))
-        if cancelled and content is not None:
-            missing = content["result"]["unfinished"]
-            complain("difftumor: " + UNFINISHED.format(missing=missing))
-        return 1 if cancelled else 0
+        if wishes is None:
+            return None
+        from difftumor.commands.anomaly_sweep import swept
 
-    def one_case(
-        self,
-        case: Case,
-        parameters: AnomalyParameters,
-        outputs: Outputs,
-        wishes: tuple[list[int], list[float]] | None,
-        modality: str,
-        cache: MutableMapping[str, Any],
-        reporter: Reporter,
-    ) -> tuple[dict[str, Any] | None, bool]:
-        """Read, compute and write a case.
-
-        Returns: the side-car's contents (None if only a sheet was wanted), and whether it was cancelled with some
-            slices finished.
-        Raises: Cancelled: before any slice was finished.
-        """
-        images = read_case(case, modality, self.series, reporter)
-        done, cancelled, sheet = None, False, None
-        if outputs.scaled is not None or outputs.report is not None:
-            done, cancelled = compute(images, parameters, self.device, cache, reporter)
-            for note in done.result.notes:
-                reporter.note(f"Note: {note}")
-        if cancelled:
-            outputs = replace(outputs, sheet=None)
-        elif wishes is not None:
-            done, sheet = self.swept(case, images, parameters, done, wishes, cache, reporter)
-        if done is not None:
-            return write_case(done, outputs, overwrite=self.overwrite, sheet=sheet), cancelled
-        if outputs.sheet is not None and sheet is not None:
-            write_picture(outputs.sheet, sheet, overwrite=self.overwrite)
-        return None, False
-
-    def swept(
-        self,
-        case: Case,
-        images: CaseImages,
-        parameters: AnomalyParameters,
-        done: Done | None,
-        wishes: tuple[list[int], list[float]],
-        cache: MutableMapping[str, Any],
-        reporter: Reporter,
-    ) -> tuple[Done | None, dict[str, Any]]:
-        """Compute the sweep: its rows join the report, and what the sheet shows."""
-        from difftumor.anomaly.model import load_anomaly_model
-        from difftumor.commands import anomaly_sweep as sweeping
-
-        with Stopping(reporter) as stopping:
-            model = load_anomaly_model(parameters.model, self.device, cache, stopping.callback)
-            index = self.sheet_slice
-            if index is None:
-                result = done.result if done is not None else None
-                index = sweeping.slice_to_show(result, images, parameters, model)
-            cells, rows = sweeping.sweep(
-                images, parameters, model, *wishes, index, cache, stopping.callback
-            )
-        sheet = sweeping.sheet_of(
-            images, parameters, model, cells, index, rows[0]["probability"], case.name
-        )
-        return (replace(done, sweep=rows) if done is not None else None), sheet
-
-    def check_batch(self) -> None:
-        """Refuse options of a single case.  Raises: UsageError."""
-        single = {
-            "--mask-out": self.mask_out,
-            "--raw-out": self.raw_out,
-            "--counterfactual-out": self.counterfactual_out,
-            "--report": self.report,
-            "--sheet": self.sheet,
-        }
-        if given := [option for option, path in single.items() if path is not None]:
-            raise UsageError(
-                f"{given[0]} is for a single case; a batch writes the map, the marks and the side-car of each "
-                f"case, and the table {TABLE}. `difftumor replay` makes the other images from a side-car"
-            )
+        return swept(self, done, wishes, cache, stopping)
 
     def sweep_wishes(self) -> tuple[list[int], list[float]] | None:
         """N and S of the sheet.
@@ -208,8 +179,6 @@ class Anomaly(AnomalyOptions, CommonOptions):
             raise UsageError(
                 "--sheet shows a sweep: give --sweep-noise N,N,... and --sweep-scale S,S,..."
             )
-        from difftumor.commands.anomaly_sweep import parsed_numbers
-
         levels = parsed_numbers(self.sweep_noise, int, "--sweep-noise")
         scales = parsed_numbers(self.sweep_scale, float, "--sweep-scale")
         try:
@@ -221,66 +190,73 @@ class Anomaly(AnomalyOptions, CommonOptions):
             raise UsageError(str(error)) from None
         return levels, scales
 
-    def parameters(self) -> AnomalyParameters:
-        """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
-        changed: dict[str, Any] = {"model": resolved_model(self.model)}
-        if self.threshold == "otsu":
-            changed |= {"threshold_rule": "otsu", "threshold": _THRESHOLD.default}
-        return parameters_of(AnomalyParameters, self, **changed)
+    def rows(self, content: dict[str, Any]) -> list[dict[str, Any]]:
+        """See `CaseCommand`: one for the case."""
+        result = content["result"]
+        slices, settings = result["slices"], result["settings"]
+        hot = hottest(slices)
+        first = next(name for name in content["inputs"] if name != "organ")
+        values = result["lesions"]["values"].get(first, {})
+        row = {
+            "probability": result["probability"],
+            "slices": len(slices),
+            "marked_slices": sum(row["area_mm2"] > 0 for row in slices),
+            "gated_slices": sum(row["gated"] for row in slices),
+            "marked_ml": round(result["lesions"]["volume_mm3"] / 1000, 4),
+            "parts": result["lesions"]["parts"],
+            "largest_area_mm2": max(row["area_mm2"] for row in slices),
+            "hottest_slice": hot["index"],
+            "hottest_at_mm": hot["position_mm"],
+            "marked_mean": values.get("marked", {}).get("mean"),
+            "rest_mean": values.get("rest", {}).get("mean"),
+            **{name: settings[name] for name in ("noise_level", "guidance_scale", "steps")},
+            "model": content["model"].get("id", ""),
+            "map": self.out.name,
+        }
+        return [row]
+
+    def in_a_line(self, content: dict[str, Any] | None) -> str:
+        """See `CaseCommand`."""
+        if content is None:
+            return "sweep over N and S"
+        result = content["result"]
+        rows = result["slices"]
+        marked = [row for row in rows if row["area_mm2"] > 0]
+        words = f"probability of disease {result['probability']:.2f}, {len(rows)} slices, "
+        if not marked:
+            return words + "nothing marked"
+        volume = result["lesions"]["volume_mm3"] / 1000
+        return words + (
+            f"{len(marked)} of them marked ({volume:.2f} ml), hottest in slice {hottest(rows)['index']}"
+        )
 
     def sentence(self, content: dict[str, Any] | None) -> str:
-        """The result in a line."""
+        """See `CaseCommand`."""
         written = [str(path) for path in (self.out, self.report, self.sheet) if path is not None]
         if self.out is not None:
             written.append(f"side-car {sidecar_path(self.out)}")
-        words = in_a_line(content) if content is not None else "sweep over N and S"
-        return f"{words}: {', '.join(written)}"
+        return f"{self.in_a_line(content)}: {', '.join(written)}"
+
+    def tell_device(self, reporter: Reporter) -> None:
+        """See `CaseCommand`."""
+        tell_device(self.device, self.model, reporter, "the time is told before the start")
 
 
-def compute(
-    images: CaseImages,
-    parameters: AnomalyParameters,
-    device: str,
-    cache: MutableMapping[str, Any],
-    reporter: Reporter,
-) -> tuple[Done, bool]:
-    """Compute a case; a cancel keeps the slices that are finished.
+def hottest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The slice with the highest map, of those that are not gated if there are any."""
+    return max(rows, key=lambda row: (not row["gated"], row["map_max"]))
 
-    Returns: the case, and whether it was cancelled.
-    Raises: Cancelled: before any slice was finished.
+
+def parsed_numbers(text: str, kind: type, option: str) -> list[Any]:
+    """`250,500` -> [250, 500], ascending, each once.
+
+    Raises: UsageError: not a list of numbers.
     """
-    from difftumor.anomaly.task import ANOMALY
-
-    kept: list[task.Outcome] = []
-    case = task.Case(images.arrays, images.grid, images.organ)
-    with Stopping(reporter) as stopping:
-        try:
-            found = task.run_task(
-                ANOMALY,
-                case,
-                parameters,
-                device,
-                cache,
-                stopping.callback,
-                lambda partial: kept.__setitem__(slice(None), [partial]),
-            )
-            cancelled = False
-        except Cancelled:
-            if not kept:
-                raise
-            found, cancelled = kept[0], True
-    return Done(images, parameters, found.result, found.model, found.device), cancelled
-
-
-def channels_of_model(model: str) -> tuple[tuple[str, ...], str]:
-    """Images that a model takes, and its modality.
-
-    Raises: ModelError: not installed, or no anomaly model.
-    """
-    card = find_model(model).card
-    if card.get("task") not in ("anomaly", None) or not card.get("channel_order"):
-        raise ModelError(
-            f"{model} is no anomaly model but one for {card.get('task') or 'something else'}. "
-            "`difftumor models list` shows which are."
-        )
-    return tuple(card["channel_order"]), str(card.get("modality", "CT"))
+    try:
+        numbers = sorted({kind(word) for word in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers:
+        what = "whole numbers" if kind is int else "numbers"
+        raise UsageError(f"{option} takes {what} separated by commas, as in 100,250; got {text!r}")
+    return numbers

@@ -4,41 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from difftumor.anomaly.compute import AnomalyResult, compute_anomaly
 from difftumor.anomaly.layout import shown_plane
-from difftumor.anomaly.model import AnomalyModel
+from difftumor.anomaly.model import AnomalyModel, load_anomaly_model
 from difftumor.anomaly.sheet import Cell, shown_slice
 from difftumor.anomaly.slices import prepare
-from difftumor.commands.anomaly_inputs import CaseImages
-from difftumor.commands.anomaly_outputs import hottest
-from difftumor.options import UsageError
+from difftumor.commands.anomaly import Anomaly, hottest
+from difftumor.commands.run import Done
+from difftumor.commands.stopping import Stopping
 from difftumor.parameters import AnomalyParameters
+from difftumor.task import Case
 
 Callback = Callable[[str, int, int], None]
 
 
-def parsed_numbers(text: str, kind: type, option: str) -> list[Any]:
-    """`250,500` -> [250, 500], ascending, each once.
+def swept(
+    command: Anomaly,
+    done: Done,
+    wishes: tuple[list[int], list[float]],
+    cache: MutableMapping[str, Any],
+    stopping: Stopping,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Compute the sweep of a command.
 
-    Raises: UsageError: not a list of numbers.
+    Returns: rows for the report, and keyword arguments of `anomaly.sheet.write_sheet`.
     """
-    try:
-        numbers = sorted({kind(word) for word in text.split(",")})
-    except ValueError:
-        numbers = []
-    if not numbers:
-        what = "whole numbers" if kind is int else "numbers"
-        raise UsageError(f"{option} takes {what} separated by commas, as in 100,250; got {text!r}")
-    return numbers
+    images, parameters = done.images.case, done.request.parameters
+    model = load_anomaly_model(parameters.model, command.device, cache, stopping)
+    index = command.sheet_slice
+    if index is None:
+        result = None if done.outcome is None else done.outcome.result
+        index = slice_to_show(result, images, parameters, model)
+    cells, rows = sweep(images, parameters, model, *wishes, index, cache, stopping)
+    name = Path(next(iter(done.request.files.images.values()))).name
+    return rows, sheet_of(images, parameters, model, cells, index, rows[0]["probability"], name)
 
 
 def slice_to_show(
     result: AnomalyResult | None,
-    images: CaseImages,
+    images: Case,
     parameters: AnomalyParameters,
     model: AnomalyModel,
 ) -> int:
@@ -46,7 +55,7 @@ def slice_to_show(
     if result is not None and result.slices:
         return int(hottest(result.slices)["index"])
     stack = prepare(
-        images.arrays,
+        images.images,
         images.grid,
         images.organ,
         model.slice_format,
@@ -58,7 +67,7 @@ def slice_to_show(
 
 
 def sweep(
-    images: CaseImages,
+    images: Case,
     parameters: AnomalyParameters,
     model: AnomalyModel,
     levels: list[int],
@@ -94,7 +103,7 @@ def sweep(
                 gate=False,
             )
             result = compute_anomaly(
-                images.arrays, images.grid, images.organ, asked, model, report, cache
+                images.images, images.grid, images.organ, asked, model, report, cache
             )
             cells[level, scale] = _cell(result, parameters, index)
             row = result.slices[0]
@@ -124,7 +133,7 @@ def _cell(result: AnomalyResult, parameters: AnomalyParameters, index: int) -> C
 
 
 def sheet_of(
-    images: CaseImages,
+    images: Case,
     parameters: AnomalyParameters,
     model: AnomalyModel,
     cells: dict[tuple[int, float], Cell],
@@ -133,9 +142,9 @@ def sheet_of(
     name: str,
 ) -> dict[str, Any]:
     """Keyword arguments of `anomaly.sheet.write_sheet`."""
-    first = images.first
+    first = next(iter(images.images.values()))
     window = model.window_hu
-    shown = shown_slice(first.array, first.grid, parameters.plane, index, images.organ, window)
+    shown = shown_slice(first, images.grid, parameters.plane, index, images.organ, window)
     rule = "Otsu's threshold of each map"
     if parameters.threshold_rule == "fixed":
         rule = f"above {100 * parameters.threshold:g} % of the scaled map"

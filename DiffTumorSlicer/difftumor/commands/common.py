@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from difftumor.console import Reporter
 from difftumor.devices import resolve_device
-from difftumor.images.volumes import Volume, check_ct, parse_mask_argument, read_mask, read_volume
-from difftumor.parameters import MODELLED, ORGAN_LABELS
+from difftumor.images.volumes import Volume, check_ct, read_volume
+from difftumor.parameters import MODELLED
+from difftumor.remedies import Remedy, with_remedy
+from difftumor.weights.models import ModelError, find_model
 
 
 @dataclass(kw_only=True)
@@ -32,17 +32,6 @@ def read_scan(path: Path, series: str | None, reporter: Reporter) -> Volume:
     for sentence in check_ct(volume):
         reporter.note(f"Note: {sentence}")
     return volume
-
-
-def read_organ(
-    argument: str | None, volume: Volume, reporter: Reporter
-) -> tuple[NDArray[np.bool_] | None, Path | None, int | None]:
-    """Read `MASK[:label]` on the scan's grid: mask, its path and its label."""
-    if argument is None:
-        return None, None, None
-    path, label = parse_mask_argument(argument)
-    mask = read_mask(path, label, reference=volume.grid, warn=reporter.note)
-    return mask, path, label
 
 
 def resolved_model(model: str) -> str:
@@ -71,6 +60,20 @@ def tell_device(
         reporter.note(f"No GPU was found; computing on the CPU ({expected}).")
 
 
-def organ_of_label(label: int | None) -> str | None:
-    """Organ name of a TotalSegmentator v2 number, None if it is none of ours."""
-    return next((organ for organ, numbers in ORGAN_LABELS.items() if label in numbers), None)
+def model_of_slices(model: str, tasks: Sequence[str | None]) -> tuple[str, ...]:
+    """Images that a diffusion model of slices takes.
+
+    Args:
+        tasks: that its card may name.
+    Raises: ModelError: not installed, or a model for something else.
+    """
+    card = find_model(model).card
+    if card.get("task") not in tasks or not card.get("channel_order"):
+        named = " or ".join(name for name in tasks if name)
+        raise with_remedy(
+            ModelError(
+                f"{model} is no {named} model but one for {card.get('task') or 'something else'}."
+            ),
+            Remedy("choose_model", {"task": named}),
+        )
+    return tuple(card["channel_order"])

@@ -16,6 +16,7 @@ from scipy import ndimage
 from difftumor.commands.common import CommonOptions, read_scan, tell_device
 from difftumor.commands.demo_anomaly import show, trials
 from difftumor.commands.phantom import phantom_paths, write_phantom
+from difftumor.commands.run import run_one
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter, say
 from difftumor.grids import Grid, crop_grid
@@ -64,7 +65,7 @@ class Demo(CommonOptions):
                 command, title = wanted[number]
                 mask = f"{phantom_paths(self.case)[1]}:{labels[0]}"
                 wanted[number] = (
-                    replace(command, center=place, organ=mask, anatomy=organ),
+                    replace(command, center_ras=place, organ=mask, anatomy=organ),
                     title,
                 )
             rows = [self.one(command, title, cache, reporter) for command, title in wanted]
@@ -116,7 +117,7 @@ class Demo(CommonOptions):
         """One synthesis of the demonstration."""
         out = self.out / name
         return Synthesize(
-            ct=ct,
+            images=(str(ct),),
             out=out,
             mask_out=out.with_name(name.replace("-synthetic", "-synthetic-mask")),
             model=model,
@@ -132,8 +133,10 @@ class Demo(CommonOptions):
         self, command: Synthesize, title: str, cache: dict[str, Any], reporter: Reporter
     ) -> dict[str, Any]:
         """Synthesize, draw, and return a row of the page."""
-        command.one_case(cache, reporter)
-        before, after, mask = (read_volume(p) for p in (command.ct, command.out, command.mask_out))
+        run_one(command, cache, reporter)
+        before, after, mask = (
+            read_volume(p) for p in (Path(command.images[0]), command.out, command.mask_out)
+        )
         picture = picture_of(command.out)
         facts = read_sidecar(sidecar_path(command.out))
         with staged([picture], overwrite=self.overwrite) as paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from difftumor.anomaly.layout import shown_plane
 from difftumor.anomaly.sheet import Cell, shown_slice, write_overlay
-from difftumor.commands.anomaly import Anomaly
-from difftumor.commands.anomaly_inputs import Case
-from difftumor.commands.anomaly_outputs import Outputs
+from difftumor.commands.anomaly import HEALTHY, Anomaly
 from difftumor.commands.phantom import head_paths, phantom_paths, write_head, write_phantom
+from difftumor.commands.run import run_one
 from difftumor.console import Reporter
 from difftumor.grids import Grid
 from difftumor.images.outputs import staged
@@ -49,14 +48,20 @@ class Trial:
         """The phantom; of a head the names of its sequences are added."""
         return self.folder / f"{'head' if self.model == HEAD else 'anomaly'}-phantom.nii.gz"
 
+    def place(self, what: str, suffix: str = ".nii.gz") -> Path:
+        """A file beside the phantom: its map, mask, report, or its healthy version."""
+        return self.folder / f"{self.case.name.removesuffix('.nii.gz')}-{what}{suffix}"
+
     @property
-    def outputs(self) -> Outputs:
-        """What is written beside it."""
-        stem = self.case.name.removesuffix("-phantom.nii.gz")
-        names = {"scaled": "map", "mask": "mask", "healthy": "healthy"}
-        return Outputs(
-            **{k: self.folder / f"{stem}-phantom-{v}.nii.gz" for k, v in names.items()},
-            report=self.folder / f"{stem}-phantom-report.json",
+    def command(self) -> Anomaly:
+        """The command that makes the map; images and organ mask are given later."""
+        return Anomaly(
+            model=self.model,
+            out=self.place("map"),
+            mask_out=self.place("mask"),
+            counterfactual_out=self.place("healthy"),
+            report=self.place("report", ".json"),
+            quiet=True,
         )
 
     @property
@@ -67,9 +72,8 @@ class Trial:
     @property
     def files(self) -> list[Path]:
         """All images and JSON files."""
-        channels = SEQUENCE_FILES if self.model == HEAD else ("ct",)
         inputs = head_paths(self.case) if self.model == HEAD else phantom_paths(self.case)
-        return [*inputs, *self.outputs.paths(channels)]
+        return [*inputs, *self.command.outputs().values()]
 
 
 def trials(folder: Path, reporter: Reporter) -> list[Trial]:
@@ -102,17 +106,21 @@ def show(
     """
     reporter(f"making the phantom for {trial.model}", 0, 1)
     files, organ, truth, title = _phantom(trial, overwrite)
-    command = Anomaly(model=trial.model, device=device, quiet=True, overwrite=overwrite)
     card = find_model(trial.model).card
     order = list(card["channel_order"])
-    case = Case(title, {name: files[name] for name in order}, organ)
-    content, cancelled = command.one_case(
-        case, command.parameters(), trial.outputs, None, card["modality"], cache, reporter
+    command = replace(
+        trial.command,
+        images=tuple(f"{name}={files[name]}" for name in order),
+        organ=organ,
+        device=device,
+        overwrite=overwrite,
     )
-    if cancelled or content is None:
+    done = run_one(command, cache, reporter)
+    if done.cancelled:
         raise Cancelled
+    content = done.content
     shown = "flair" if "flair" in order else order[0]
-    healthy = trial.outputs.healthy_paths(tuple(order))[shown]
+    healthy = done.request.outputs[HEALTHY + shown]
     marked = _draw(trial, files[shown], healthy, truth, card.get("window_hu"), title)
     return _section(trial, content, truth, marked, title)
 
@@ -158,11 +166,8 @@ def _draw(
     """Picture of the slice with most tumor; returns what was marked in the volume."""
     volume = read_volume(image)
     grid: Grid = volume.grid
-    outputs = trial.outputs
-    assert outputs.scaled is not None
-    assert outputs.mask is not None
-    scaled = read_volume(outputs.scaled).array
-    marked = read_volume(outputs.mask).array > 0
+    scaled = read_volume(trial.place("map")).array
+    marked = read_volume(trial.place("mask")).array > 0
     index = int(truth.sum(axis=(0, 1)).argmax())
     inside = (scaled > 0) | truth
     limits = (float(window[0]), float(window[1])) if window else None
@@ -196,5 +201,5 @@ def _section(
         f"{100 * settings['threshold']:.0f} % of the map: {result['lesions']['volume_mm3'] / 1000:.2f} ml; overlap "
         f"with the true lesion (Dice) {both:.2f}. N = {settings['noise_level']}, S = {settings['guidance_scale']:g}. "
         f"Model: {html.escape(content['model']['title'])}, trained on phantoms with image labels only. File: "
-        f"<code>{html.escape(Path(str(trial.outputs.scaled)).name)}</code></p>"
+        f"<code>{html.escape(trial.place('map').name)}</code></p>"
     )

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from difftumor import task
-from difftumor.commands.anomaly_inputs import Case, CaseImages, assign_channels, read_case
-from difftumor.commands.anomaly_outputs import plain, report
-from difftumor.commands.common import CommonOptions, resolved_model, tell_device
-from difftumor.commands.stopping import Stopping
-from difftumor.console import Reporter, say
-from difftumor.grids import Grid
-from difftumor.images.outputs import check_outputs, staged
-from difftumor.images.volumes import VolumeError, parse_mask_argument, read_volume, write_volume
+from difftumor.commands.common import model_of_slices, resolved_model, tell_device
+from difftumor.commands.inputs import CaseFiles, CaseImages
+from difftumor.commands.loop import run_cases
+from difftumor.commands.run import MODEL, SIDECAR, CaseCommand, Done, report
+from difftumor.console import Reporter
 from difftumor.options import UsageError, options_of, parameters_of
 from difftumor.parameters import AppliedParameters, LearningParameters, to_dict
-from difftumor.provenance import describe, image_hash, sidecar_path, write_json
+from difftumor.provenance import sidecar_path, write_json
 from difftumor.weights.models import ModelError, find_model
-
-if TYPE_CHECKING:
-    from difftumor.learning.learned import LearnedModel
-    from difftumor.learning.result import LearnedResult
 
 LearningOptions: Any = options_of(LearningParameters, defaults={"model": None})
 MODELS = {1: "demo-abdomen-anomaly"}  # by number of images; several sequences are a head
@@ -35,7 +26,7 @@ DOUBT_NOTICE = "Disagreement of pixel classifiers by DiffTumorSlicer, 0 to 1. Ne
 
 
 @dataclass(kw_only=True)
-class Learn(LearningOptions, CommonOptions):
+class Learn(LearningOptions, CaseCommand):
     """Segment a CT, or the sequences of an MR examination, after a few labelled slices of the same case.
 
     Label the tumor on two or three slices, completely: what is not painted on them counts as background. Classifiers
@@ -43,159 +34,155 @@ class Learn(LearningOptions, CommonOptions):
     The output tells which slice to label next. With one more labelled slice run the same command again.
     """
 
-    images: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")]]
-    """One CT, or the sequences of an MR examination: NIfTI, NRRD, MHA, or a DICOM folder. Sequences are told by the
-    names of the files (t1, t1c, t2, flair); where they are not, write t1=PATH."""
+    task_name = "learn"
+    ending = "learned"
+    table = "learning.csv"
+    columns = ("labelled", "next_slice", "label", "volume_mm3", "out")
+    packs = (LearningParameters,)
+    single = ("report", "uncertainty_out", "model_out")
+
     labels: Annotated[Path | None, tyro.conf.arg(metavar="MASK")] = None
-    """Labels on a few slices, on the grid of the images (brain: 1 edema, 2 necrotic core, 3 enhancing tumor)."""
+    """Labels on a few slices, on the grid of the images (brain: 1 edema, 2 necrotic core, 3 enhancing tumor). With
+    --batch write {case} in its name."""
     learned: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Instead of labels: what was learned before (--model-out). It suits the case that it was learned from."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """Segmentation of all slices, with the values of the labels."""
-    organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
-    """Organ mask (of a head: brain mask); nothing outside is looked at."""
+    """Segmentation of all slices, with the values of the labels; of many cases a folder."""
     uncertainty_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where the classifiers disagree, 0 to 1."""
     model_out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Model folder of what was learned."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
     """Volumes, areas and disagreement of each slice."""
-    series: str | None = None
-    """Series of a DICOM folder that holds several."""
 
     def run(self) -> int:
         """Do it; returns the exit code."""
+        if self.datalist is None:
+            self._check_source()
+        return run_cases(self)
+
+    def _check_source(self) -> None:
         if (self.labels is None) == (self.learned is None):
             raise UsageError(
                 "give either the labels of a few slices (--labels MASK) or what was learned before (--learned FOLDER)"
             )
         if self.learned is not None and self.model_out is not None:
             raise UsageError("--model-out needs --labels: with --learned nothing is learned")
-        parameters = self.parameters()
-        channels, modality = channels_of_model(parameters.model)
-        files = assign_channels(self.images, channels)
-        inputs = Case(Path(next(iter(files.values()))).name, files, self.organ)
-        masks = [parse_mask_argument(self.organ)[0]] if self.organ else []
-        masks += [self.labels] if self.labels else []
-        check_outputs(self._outputs(), [*files.values(), *masks], overwrite=self.overwrite)
-        if self.model_out is not None and self.model_out.exists() and not self.overwrite:
-            raise FileExistsError(
-                f"{self.model_out} exists already. Choose another folder, or add --overwrite."
-            )
-        with Reporter(self.quiet) as reporter:
-            tell_device(self.device, parameters.model, reporter, "less than a minute on two cores")
-            images = read_case(inputs, modality, self.series, reporter)
-            labels = read_labels(self.labels, images.grid) if self.labels else None
-            # Late, because torch takes seconds to import.
-            from difftumor.learning.learned import write_learned_model
-            from difftumor.learning.task import APPLY, LEARN
-
-            case = task.Case(images.arrays, images.grid, images.organ, labels)
-            asked = LEARN, case, parameters
-            if labels is None:
-                plane, slices = parameters.plane, parameters.slices
-                values = str(self.learned), plane, slices, parameters.model
-                asked = APPLY, case, AppliedParameters(*values)
-            with Stopping(reporter) as stopping:
-                outcome = task.run_task(*asked, self.device, {}, stopping.callback)
-            result, device = outcome.result, outcome.device
-            model = outcome.model.get("features_of", outcome.model)
-            for note in result.notes:
-                reporter.note(f"Note: {note}")
-        self._write(images, labels, parameters, result, model, device)
-        if self.model_out is not None:
-            write_learned_model(
-                self.model_out, renamed(result.learned, self.model_out), overwrite=self.overwrite
-            )
-        say(self.sentence(result))
-        return 0
 
     def parameters(self) -> LearningParameters:
         """The engine's parameter pack of these options.  Raises: UsageError: out of range."""
-        model = self.model or MODELS.get(len(self.images), LearningParameters.model)
-        if self.learned is not None and not self.model:
-            model = features_of(self.learned)
-        return parameters_of(LearningParameters, self, model=resolved_model(model))
+        self._check_source()
+        return parameters_of(LearningParameters, self, model=resolved_model(self._model()))
 
-    def sentence(self, result: LearnedResult) -> str:
-        """The result in a line."""
+    def _model(self) -> str:
+        """The diffusion model.  Raises: ModelError: it was learned with none that we know."""
+        if self.learned is not None and not self.model:
+            return features_of(self.learned)
+        return self.model or MODELS.get(len(self.images) or 1, LearningParameters.model)
+
+    def model_names(self) -> tuple[str, ...]:
+        """See `CaseCommand`."""
+        try:
+            return (self._model(),)
+        except ModelError:
+            return (str(self.learned),)
+
+    def record(self, parameters: Any) -> tuple[task.Task, Any]:
+        """See `CaseCommand`."""
+        from difftumor.learning.task import APPLY, LEARN
+
+        if self.learned is None:
+            return LEARN, parameters
+        plane, slices, model = parameters.plane, parameters.slices, parameters.model
+        return APPLY, AppliedParameters(str(self.learned), plane, slices, model)
+
+    def channels(self) -> tuple[str, ...]:
+        """See `CaseCommand`."""
+        return model_of_slices(self._model(), ("anomaly", "representation"))
+
+    def files(self) -> CaseFiles:
+        """See `CaseCommand`."""
+        return replace(super().files(), labels=self.labels)
+
+    def inputs(self, images: CaseImages) -> dict[str, dict[str, Any]]:
+        """See `CaseCommand`; what was learned before is one."""
+        if self.learned is None:
+            return images.described
+        sha256 = find_model(self.learned).card["sha256"]
+        return {
+            **images.described,
+            "learned": {"path": str(self.learned.resolve()), "sha256": sha256},
+        }
+
+    def outputs(self) -> dict[str, Path]:
+        """See `CaseCommand`."""
+        named = {
+            "segmentation": self.out,
+            "uncertainty": self.uncertainty_out,
+            "report": self.report,
+            MODEL: self.model_out,
+            SIDECAR: sidecar_path(self.out),
+        }
+        return {role: path for role, path in named.items() if path is not None}
+
+    def write(self, role: str, done: Done, path: Path) -> None:
+        """See `CaseCommand`."""
+        assert done.outcome is not None
+        result = done.outcome.result
+        if role == "segmentation":
+            done.write_volume(result.segmentation, path, NOTICE)
+        elif role == "uncertainty":
+            done.write_volume(result.uncertainty, path, DOUBT_NOTICE)
+        elif role == "report":
+            write_json(report(done.content, "difftumor-learning-report"), path)
+        else:
+            from difftumor.learning.learned import write_learned_model
+
+            card = {**result.learned.card, "id": id_of(path)}
+            write_learned_model(path, replace(result.learned, card=card))
+
+    def values(self, parameters: Any, result: Any) -> dict[str, Any]:
+        """See `CaseCommand`."""
+        values = to_dict(parameters)
+        return values | {name: value for name, value in result.settings.items() if name in values}
+
+    def rows(self, content: dict[str, Any]) -> list[dict[str, Any]]:
+        """See `CaseCommand`: one for each label and region."""
+        result = content["result"]
+        told = {
+            "labelled": " ".join(map(str, result["labelled"])),
+            "next_slice": result["next_slice"],
+            "out": self.out.name,
+        }
+        return [
+            {**told, "label": name, "volume_mm3": volume}
+            for name, volume in result["volumes_mm3"].items()
+        ]
+
+    def in_a_line(self, content: dict[str, Any] | None) -> str:
+        """See `CaseCommand`."""
+        result = (content or {})["result"]
         volumes = ", ".join(
-            f"{name} {volume / 1000:.2f} ml" for name, volume in result.volumes_mm3.items()
+            f"{name} {volume / 1000:.2f} ml" for name, volume in result["volumes_mm3"].items()
         )
+        if self.learned is not None:
+            return f"segmented with {self.learned}: {volumes}"
         following = (
-            f"; to improve it, label slice {result.next_slice} next"
-            if result.next_slice is not None
+            f"; to improve it, label slice {result['next_slice']} next"
+            if result["next_slice"] is not None
             else ""
         )
-        how = f"learned from {len(result.labelled)} slices"
-        if self.learned is not None:
-            how, following = f"segmented with {self.learned}", ""
-        return f"{how}: {volumes}{following}: {self.out}, side-car {sidecar_path(self.out)}"
+        return f"learned from {len(result['labelled'])} slices: {volumes}{following}"
 
-    def _outputs(self) -> list[Path]:
-        """All files; the side-car comes last."""
-        wanted = (self.out, self.uncertainty_out, self.report)
-        return [*(path for path in wanted if path is not None), sidecar_path(self.out)]
-
-    def _write(
-        self,
-        images: CaseImages,
-        labels: NDArray[np.generic] | None,
-        parameters: LearningParameters,
-        result: LearnedResult,
-        model: dict[str, Any],
-        device: str,
-    ) -> None:
-        """Write all files, or none."""
-        segmentation, first = result.segmentation, images.first
-        inputs = dict(images.described)
-        if self.labels is not None and labels is not None:
-            sha256 = image_hash(labels, images.grid.affine)
-            inputs["labels"] = {"path": str(self.labels.resolve()), "sha256": sha256}
-        elif self.learned is not None:
-            sha256 = find_model(self.learned).card["sha256"]
-            inputs["learned"] = {"path": str(self.learned.resolve()), "sha256": sha256}
-        facts = {"output_sha256": image_hash(segmentation, first.affine), **result.facts()}
-        values = to_dict(parameters)
-        values |= {name: value for name, value in result.settings.items() if name in values}
-        content = describe("learn", values, inputs, model, facts, device)
-        paths = self._outputs()
-        with staged(paths, overwrite=self.overwrite) as stand_ins:
-            place = dict(zip(paths, stand_ins, strict=True))
-            write_volume(
-                plain(first, segmentation), place[self.out], metadata={"description": NOTICE}
-            )
-            if self.uncertainty_out is not None:
-                write_volume(
-                    plain(first, result.uncertainty),
-                    place[self.uncertainty_out],
-                    metadata={"description": DOUBT_NOTICE},
-                )
-            if self.report is not None:
-                write_json(report(content, "difftumor-learning-report"), place[self.report])
-            write_json(content, place[sidecar_path(self.out)])
+    def tell_device(self, reporter: Reporter) -> None:
+        """See `CaseCommand`."""
+        tell_device(self.device, self._model(), reporter, "less than a minute on two cores")
 
 
-def read_labels(path: Path, grid: Grid) -> NDArray[np.generic]:
-    """Labels on the grid of the images.
-
-    Raises: VolumeError, FileNotFoundError: the file cannot be used. LearningError: it lies on another grid.
-    """
-    from difftumor.learning.labels import check_labels_grid
-
-    volume = read_volume(path)
-    if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():
-        raise VolumeError(f"{path} is no label map: it has values that are not finite.")
-    check_labels_grid(volume.grid, grid)
-    return volume.array
-
-
-def renamed(learned: LearnedModel, folder: Path) -> LearnedModel:
-    """The same with the name of its folder as id."""
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in folder.name.lower()).lstrip(
-        "._-"
-    )
-    return replace(learned, card={**learned.card, "id": name[:80] or "learned"})
+def id_of(folder: Path) -> str:
+    """Id of a model by the name of its folder."""
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in folder.name.lower())
+    return name.lstrip("._-")[:80] or "learned"
 
 
 def features_of(learned: Path) -> str:
@@ -207,17 +194,3 @@ def features_of(learned: Path) -> str:
             "--model-out, or labels (--labels MASK)."
         )
     return str(told["features_of"]["id"])
-
-
-def channels_of_model(model: str) -> tuple[tuple[str, ...], str]:
-    """Images that a diffusion model takes, and its modality.
-
-    Raises: ModelError: not installed, or of another task.
-    """
-    card = find_model(model).card
-    if card.get("task") not in ("anomaly", "representation") or not card.get("channel_order"):
-        raise ModelError(
-            f"{model} is a model for {card.get('task') or 'something else'}; features of pixels come from a diffusion "
-            "model of slices, of the task anomaly or representation. `difftumor models list` shows which are."
-        )
-    return tuple(card["channel_order"]), str(card.get("modality", "CT"))

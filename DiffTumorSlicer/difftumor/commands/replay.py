@@ -8,26 +8,25 @@ from typing import Annotated, Any
 
 import tyro
 
-from difftumor.commands.common import CommonOptions, read_scan, tell_device
-from difftumor.commands.synthesize import volume_with_tumors
+from difftumor.commands.anomaly import Anomaly
+from difftumor.commands.common import CommonOptions
+from difftumor.commands.inputs import CaseFiles, assign_channels
+from difftumor.commands.learn import Learn
+from difftumor.commands.run import CaseCommand, Done, Request, run_request
+from difftumor.commands.segment import Segment
+from difftumor.commands.stopping import Stopping
+from difftumor.commands.synthesize import Synthesize
 from difftumor.console import Reporter, say
-from difftumor.images.outputs import check_outputs, staged
-from difftumor.images.volumes import parse_mask_argument, read_mask, write_volume
+from difftumor.images.outputs import check_outputs
 from difftumor.options import UsageError
-from difftumor.parameters import SynthesisParameters, from_dict
-from difftumor.provenance import (
-    SYNTHETIC_NOTICE,
-    SidecarError,
-    describe,
-    image_hash,
-    read_sidecar,
-    sidecar_path,
-    write_json,
-)
-from difftumor.synthesis.shapes import TumorShape
+from difftumor.parameters import from_dict
+from difftumor.provenance import SidecarError, read_sidecar
 from difftumor.synthesis.synthesize import shapes_of
-from difftumor.synthesis.task import SYNTHESIS
-from difftumor.task import SCAN, Case, run_task
+
+COMMANDS: dict[str, type[CaseCommand]] = {
+    command.task_name: command for command in (Synthesize, Anomaly, Segment, Learn)
+}
+MASKS = ("organ", "labels", "learned")  # inputs that are no image
 
 
 @dataclass(kw_only=True)
@@ -42,10 +41,12 @@ class Replay(CommonOptions):
     """The input, if it is no longer where the side-car says, or if the side-car is one of Slicer's."""
     organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
     """The organ mask, if it is no longer where the side-car says, or if the side-car is one of Slicer's."""
+    labels: Annotated[Path | None, tyro.conf.arg(metavar="MASK")] = None
+    """The labels that were learned from, likewise."""
     model: str | None = None
     """The model, if it is no longer where the side-car says."""
     images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="t1=PATH...")] = ()
-    """Several input images of an anomaly map, if they are no longer where the side-car says."""
+    """Several input images, if they are no longer where the side-car says."""
     mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Tumor mask, or what an anomaly map marks, 0/1."""
     raw_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -56,59 +57,115 @@ class Replay(CommonOptions):
     def run(self) -> int:
         """Do it; returns the exit code."""
         content = read_sidecar(self.sidecar)
-        if content["task"] == "anomaly":
-            from difftumor.commands.anomaly_replay import replay_anomaly
-
-            return replay_anomaly(self, content)
-        if self.images or self.raw_out or self.counterfactual_out:
-            raise UsageError("--images, --raw-out and --counterfactual-out belong to anomaly maps")
-        if content["task"] != "synthesis":
-            raise SidecarError(f"results of the task '{content['task']}' cannot be made again yet")
-        outputs = [self.out, *([self.mask_out] if self.mask_out else []), sidecar_path(self.out)]
-        inputs = content["inputs"]
-        scan_path = self.scan or Path(path_of("scan", inputs["scan"]))
-        check_outputs(outputs, [scan_path, self.sidecar], overwrite=self.overwrite)
-        with Reporter(self.quiet) as reporter:
-            volume = read_scan(scan_path, inputs["scan"].get("series"), reporter)
-            expect("the scan", image_hash(volume.array, volume.affine), inputs["scan"])
-            organ = None
-            if "organ" in inputs:
-                if self.organ is None:
-                    organ_path, label = Path(path_of("organ", inputs["organ"])), None
-                else:
-                    organ_path, label = parse_mask_argument(self.organ)
-                if label is None:
-                    label = inputs["organ"].get("label")
-                organ = read_mask(organ_path, label, reference=volume.grid, warn=reporter.note)
-                expect("the organ mask", image_hash(organ, volume.affine), inputs["organ"])
-            parameters = from_dict(SynthesisParameters, content["parameters"])
-            if self.model is not None:
-                parameters = replace(parameters, model=self.model)
-            tell_device(self.device, parameters.model, reporter)
-            stored_shapes(content)
-            case = Case({SCAN: volume.array}, volume.grid, organ, before=content["result"])
-            outcome = run_task(SYNTHESIS, case, parameters, self.device, {}, reporter)
-        result, model, device = outcome.result, outcome.model, outcome.device
-        expect("the model", model["sha256"], content["model"])
-        again = volume_with_tumors(volume, result)
-        made = image_hash(again.array, again.affine)
-        same = made == content["result"]["output_sha256"]
-        facts = {"output_sha256": made, "lesions": result.lesions, "notes": result.notes}
-        renewed = describe("synthesis", content["parameters"], inputs, model, facts, device)
-        with staged(outputs, overwrite=self.overwrite) as paths:
-            write_volume(again, paths[0], metadata={"description": SYNTHETIC_NOTICE})
-            if self.mask_out:
-                mask = volume.with_array(result.full_mask(volume.grid.shape))
-                write_volume(mask, paths[1], metadata={"description": SYNTHETIC_NOTICE})
-            write_json(renewed, paths[-1])
-        if same:
+        request = self.request(content)
+        request.check(overwrite=self.overwrite)
+        check_outputs(list(request.outputs.values()), [self.sidecar], overwrite=True)
+        with Reporter(self.quiet) as reporter, Stopping(reporter) as stopping:
+            request.command.tell_device(reporter)
+            done = run_request(
+                request,
+                {},
+                stopping,
+                overwrite=self.overwrite,
+                accept=lambda done: expect_the_same(done, content),
+            )
+        made, before = done.content["result"], content["result"]
+        if made["output_sha256"] == before["output_sha256"]:
             say(f"{self.out} is the same as the original, voxel for voxel")
             return 0
         say(
             f"{self.out} was made by the same request but differs from the original in some voxels: it was "
-            f"made on {content.get('device')} with {content.get('versions')}, this one on {device}"
+            f"made on {content.get('device')} with {content.get('versions')}, this one on {done.content['device']}"
         )
         return 1
+
+    def request(self, content: dict[str, Any]) -> Request:
+        """What the side-car tells to make again.
+
+        Raises: SidecarError: it is damaged, or names no file. UsageError. ModelError.
+        """
+        if content["task"] not in COMMANDS:
+            raise SidecarError(f"results of the task '{content['task']}' cannot be made again")
+        kind = COMMANDS[content["task"]]
+        command = kind(out=self.out, device=self.device, quiet=self.quiet)
+        for option in ("mask_out", "raw_out", "counterfactual_out"):
+            path = getattr(self, option)
+            if path is not None:
+                if not hasattr(command, option):
+                    raise UsageError(f"--{option.replace('_', '-')} is of other tasks")
+                setattr(command, option, path)
+        inputs = content["inputs"]
+        try:
+            parameters = from_dict(kind.packs[-1], content["parameters"])
+            if content["task"] == "synthesis":
+                shapes_of(content["result"]["lesions"])
+            channels = [role for role in inputs if role not in MASKS]
+            series = inputs[channels[0]].get("series")
+        except (IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SidecarError(f"the side-car's request is damaged ({error!r})") from None
+        several = "models" in content["parameters"]
+        if self.model is not None:
+            parameters = replace(
+                parameters, **({"models": (self.model,)} if several else {"model": self.model})
+            )
+        names = list(parameters.models) if several else [parameters.model]
+        setattr(command, "models" if several else "model", tuple(names) if several else names[0])
+        if "learned" in inputs:
+            command.learned = Path(path_of("learned", inputs["learned"]))  # type: ignore[attr-defined]
+        organs, modality = command.model_facts()  # before any file is read
+        files = CaseFiles(
+            self._images(channels, inputs),
+            modality=modality,
+            organs=organs,
+            series=series,
+            single_slice=isinstance(command, Segment),
+        )
+        if "labels" in inputs:
+            files = replace(files, labels=self.labels or Path(path_of("labels", inputs["labels"])))
+        if "organ" in inputs:
+            files = self._with_organ(files, inputs["organ"])
+        outputs = command.outputs()
+        return Request(command, parameters, files, outputs, content)
+
+    def _images(self, channels: list[str], inputs: dict[str, Any]) -> dict[str, Path]:
+        """Where the images are."""
+        if self.images:
+            if self.scan is not None:
+                raise UsageError("give --scan or --images, not both")
+            return assign_channels(self.images, channels)
+        if self.scan is None:
+            return {channel: Path(path_of(channel, inputs[channel])) for channel in channels}
+        if len(channels) > 1:
+            raise UsageError(
+                f"the result was made from {len(channels)} images: give them all with --images, as "
+                + " ".join(f"{channel}=PATH" for channel in channels)
+            )
+        return {channels[0]: self.scan}
+
+    def _with_organ(self, files: CaseFiles, recorded: dict[str, Any]) -> CaseFiles:
+        """The organ mask, with the labels that were taken of it unless others are given."""
+        labels = recorded.get("labels") or recorded.get("label")
+        given = self.organ or path_of("organ", recorded)
+        labels = (labels,) if isinstance(labels, int) else tuple(labels or ())
+        by_model = recorded.get("chosen_by") == "model"
+        return replace(files, organ=given, organ_labels=labels or None, by_model=by_model)
+
+
+def expect_the_same(done: Done, content: dict[str, Any]) -> None:
+    """Compare inputs and model with those that a side-car describes.  Raises: SidecarError: they differ."""
+    words = {"scan": "the scan", "organ": "the organ mask", "labels": "the labels"}
+    for role, entry in done.content["inputs"].items():
+        if entry["sha256"] != content["inputs"].get(role, {}).get("sha256"):
+            raise _another(words.get(role, f"the image {role}"))
+    if done.content["model"].get("sha256") != content["model"].get("sha256"):
+        raise _another("the model")
+
+
+def _another(what: str) -> SidecarError:
+    return SidecarError(
+        f"{what} is not the one that the side-car describes (its contents differ). Give the original, "
+        "or make a new result instead of a replay."
+    )
 
 
 def path_of(role: str, recorded: dict[str, Any]) -> str:
@@ -119,33 +176,9 @@ def path_of(role: str, recorded: dict[str, Any]) -> str:
     if recorded["path"]:
         return str(recorded["path"])
     name = recorded.get("segment") or recorded.get("name") or role
-    what, option = (
-        ("the scan", "--scan FILE") if role == "scan" else ("the organ mask", "--organ MASK:label")
-    )
+    options = {"organ": "--organ MASK:label", "labels": "--labels MASK", "scan": "--scan FILE"}
+    what = {"organ": "the organ mask", "labels": "the labels", "scan": "the scan"}
     raise SidecarError(
-        f"the side-car names no file for {what} ({name}): it was in Slicer's memory. Save it from Slicer, "
-        f"and give it with {option}."
+        f"the side-car names no file for {what.get(role, f'the image {role}')} ({name}): it was in Slicer's memory. "
+        f"Save it from Slicer, and give it with {options.get(role, f'--images {role}=FILE')}."
     )
-
-
-def stored_shapes(content: dict[str, Any]) -> dict[int, TumorShape] | None:
-    """Random shapes of a side-car, as they were drawn.
-
-    Raises: SidecarError: they are damaged.
-    """
-    try:
-        return shapes_of(content["result"]["lesions"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise SidecarError(f"the side-car's tumors are damaged ({error!r})") from None
-
-
-def expect(what: str, found: str | None, recorded: dict[str, Any]) -> None:
-    """Compare a hash with the recorded one.
-
-    Raises: SidecarError: if they differ.
-    """
-    if found != recorded.get("sha256"):
-        raise SidecarError(
-            f"{what} is not the one that the side-car describes (its contents differ). Give the original, "
-            "or make a new result instead of a replay."
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -17,13 +16,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stopping:
     """While it is entered, the progress callback raises Cancelled after Ctrl-C or SIGTERM.
 
-    Args:
+    Attributes:
         reporter: shows the progress, and that the wish to stop was heard.
+        asked: whether it was.
     """
 
     def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-        self._asked = False
+        self.reporter = reporter
+        self.asked = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -43,20 +43,15 @@ class Stopping:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show one step, or stop.  Raises: Cancelled."""
-        if self._asked:
+        if self.asked:
             raise Cancelled
-        self._reporter(stage, done, total)
-
-    @property
-    def callback(self) -> Callable[[str, int, int], None]:
-        """The progress callback."""
-        return self
+        self.reporter(stage, done, total)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if self.asked:
             before = self._before.get(number)
             if callable(before):
                 before(number, frame)  # the program's own way to end at once
             raise KeyboardInterrupt
-        self._asked = True
-        self._reporter.note("stopping; what is finished is kept (once more stops at once)")
+        self.asked = True
+        self.reporter.note("stopping; what is finished is kept (once more stops at once)")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from difftumor.commands.common import tell_device
+from difftumor.commands.run import run_one
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
 from difftumor.console import Reporter
 from difftumor.options import UsageError
@@ -65,7 +66,7 @@ class OnTheFly:
             command = self._command(scan, organ, size, model, seed + number, quiet)
             # The side-car is renamed into place last, so it stands for a whole result.
             if not sidecar_path(command.out).exists():
-                command.one_case(cache, reporter)
+                run_one(command, cache, reporter)
         return self.synthesized
 
     def _command(
@@ -79,7 +80,7 @@ class OnTheFly:
             )
         out = (self.synthesized or Path()) / f"{sidecar_path(scan).stem}.nii.gz"
         return Synthesize(
-            ct=scan,
+            images=(str(scan),),
             out=out,
             mask_out=out.with_name(f"{sidecar_path(scan).stem}-mask.nii.gz"),
             model=model,

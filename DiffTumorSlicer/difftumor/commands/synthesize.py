@@ -1,43 +1,25 @@
-"""`difftumor synthesize`: tumors in a scan, or in every scan of a datalist."""
+"""`difftumor synthesize`: tumors in a scan, or in every scan of a folder or list."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import tyro
 
-from difftumor.commands.common import (
-    CommonOptions,
-    organ_of_label,
-    read_organ,
-    read_scan,
-    resolved_model,
-    tell_device,
-)
-from difftumor.console import Reporter, complain, say
-from difftumor.devices import DeviceError
-from difftumor.images.outputs import check_outputs, staged
+from difftumor import task
+from difftumor.commands.common import resolved_model, tell_device
+from difftumor.commands.inputs import CaseFiles, CaseImages, organ_of_label
+from difftumor.commands.loop import run_cases
+from difftumor.commands.run import SIDECAR, CaseCommand, Done
+from difftumor.console import Reporter
 from difftumor.images.volumes import Volume, parse_mask_argument, write_volume
-from difftumor.options import UsageError, further_names, options_of, parameters_of
-from difftumor.parameters import MODELLED, Ellipsoid, Organ, SynthesisParameters, to_dict
-from difftumor.provenance import (
-    SYNTHETIC_NOTICE,
-    describe,
-    image_hash,
-    sidecar_path,
-    write_json,
-)
+from difftumor.options import UsageError, options_of, parameters_of
+from difftumor.parameters import MODELLED, Ellipsoid, Organ, SynthesisParameters
+from difftumor.provenance import SYNTHETIC_NOTICE, image_hash, sidecar_path
 from difftumor.synthesis.synthesize import SynthesisResult
-from difftumor.synthesis.task import SYNTHESIS
-from difftumor.task import SCAN, Case, run_task
-from difftumor.weights.models import ModelError, find_model
-from difftumor.worker.protocol import is_disk_full
+from difftumor.weights.models import find_model
 
 DEFAULT_MODEL = "demo-abdomen-early"
 PlaceOptions: Any = options_of(Ellipsoid, defaults={"center_ras": None, "radii_mm": None})
@@ -47,99 +29,34 @@ SynthesisOptions: Any = options_of(
 
 
 @dataclass(kw_only=True)
-class Synthesize(SynthesisOptions, PlaceOptions, CommonOptions):
+class Synthesize(SynthesisOptions, PlaceOptions, CaseCommand):
     """Put a synthetic tumor into a CT; the input is never changed.
 
     Place it with --center and --radii (RAS millimetres), or let --random SIZE place it in --organ.
     Beside the output a JSON side-car tells how it was made; `difftumor replay` makes it again.
     """
 
-    ct: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="CT")]] = None
-    """NIfTI, NRRD or MHA file, or a DICOM folder."""
+    task_name = "synthesis"
+    ending = "synthetic"
+    table = "synthesis.csv"
+    columns = (
+        *("number", "volume_mm3", "equivalent_diameter_mm", "r_mm", "a_mm", "s_mm"),
+        *("hu_before", "hu_after", "out"),
+    )
+    packs = (Ellipsoid, SynthesisParameters)
+    beside: ClassVar = {"mask_out": "-mask"}
+    single = ("mask_out",)
+
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """Result, for example tumor-synthetic.nii.gz; with --datalist a folder."""
-    organ: Annotated[str | None, tyro.conf.arg(metavar="MASK[:label]")] = None
-    """Organ mask; the tumor is cut at its border and random tumors are placed in it."""
+    """Result, for example tumor-synthetic.nii.gz; of many cases a folder."""
     anatomy: Organ | None = None
     """Organ at the place; default: from the label (5 liver, 7 pancreas, 2 and 3 kidneys), else the model's."""
     mask_out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Tumor mask, 0/1."""
-    series: str | None = None
-    """Series of a DICOM folder that holds several."""
-    datalist: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Many cases: {"cases": [{"image": PATH, "organ": "MASK:5", ...options...}, ...]}."""
 
     def run(self) -> int:
         """Do it; returns the exit code."""
-        if (self.ct is None) == (self.datalist is None):
-            raise UsageError("give either a CT or --datalist FILE.json, and not both")
-        cache: dict[str, Any] = {}
-        with Reporter(self.quiet) as reporter:
-            tell_device(self.device, self.model, reporter)
-            if self.datalist is None:
-                self.one_case(cache, reporter)
-                return 0
-            return self.many_cases(cache, reporter)
-
-    def many_cases(self, cache: dict[str, Any], reporter: Reporter) -> int:
-        """Every case of the datalist; a failed case is reported and the others go on."""
-        cases = read_cases(self.datalist, self)
-        if self.out.exists() and not self.out.is_dir():
-            raise UsageError(f"with --datalist, --out is a folder, but {self.out} is a file")
-        self.out.mkdir(parents=True, exist_ok=True)
-        failed = 0
-        for index, case in enumerate(cases):
-            try:
-                case.one_case(cache, reporter)
-            except (ValueError, OSError, ModelError, DeviceError) as error:
-                if isinstance(error, OSError) and is_disk_full(error):
-                    raise
-                failed += 1
-                complain(f"case {index + 1} of {len(cases)} ({case.ct}) failed: {error}")
-        say(f"{len(cases) - failed} of {len(cases)} cases are done, in {self.out}")
-        return 1 if failed else 0
-
-    def one_case(self, cache: dict[str, Any], reporter: Reporter) -> None:
-        """Read, synthesize, write."""
-        parameters = self.parameters()
-        sidecar = sidecar_path(self.out)
-        outputs = [self.out, *([self.mask_out] if self.mask_out else []), sidecar]
-        masks = [parse_mask_argument(self.organ)[0]] if self.organ else []
-        check_outputs(outputs, [self.ct, *masks], overwrite=self.overwrite)
-        volume = read_scan(self.ct, self.series, reporter)
-        organ, organ_path, label = read_organ(self.organ, volume, reporter)
-        inputs_read = Case({SCAN: volume.array}, volume.grid, organ)
-        outcome = run_task(SYNTHESIS, inputs_read, parameters, self.device, cache, reporter)
-        result, model, device = outcome.result, outcome.model, outcome.device
-        for note in result.notes:
-            reporter.note(f"Note: {note}")
-        synthetic = volume_with_tumors(volume, result)
-        inputs = {"scan": describe_input(self.ct, volume, series=self.series)}
-        if organ is not None:
-            hashed = image_hash(organ, volume.affine)
-            inputs["organ"] = {
-                "path": str(organ_path.resolve()),
-                "label": label,
-                "sha256": hashed,
-            }
-        facts = {
-            "output_sha256": image_hash(synthetic.array, synthetic.affine),
-            "lesions": result.lesions,
-            "notes": result.notes,
-        }
-        content = describe("synthesis", to_dict(parameters), inputs, model, facts, device)
-        metadata = {"description": SYNTHETIC_NOTICE}
-        with staged(outputs, overwrite=self.overwrite) as paths:
-            write_volume(synthetic, paths[0], metadata=metadata)
-            if self.mask_out:
-                mask = volume.with_array(result.full_mask(volume.grid.shape))
-                write_volume(mask, paths[1], metadata=metadata)
-            write_json(content, paths[-1])
-        total = sum(lesion["volume_mm3"] for lesion in result.lesions)
-        many = "tumors" if len(result.lesions) > 1 else "tumor"
-        say(
-            f"{len(result.lesions)} synthetic {many} ({total / 1000:.2f} ml) in {self.out}, side-car {sidecar}"
-        )
+        return run_cases(self)
 
     def parameters(self) -> SynthesisParameters:
         """The engine's parameter pack of these options."""
@@ -158,7 +75,10 @@ class Synthesize(SynthesisOptions, PlaceOptions, CommonOptions):
         elif self.organ is None:
             raise UsageError("--random places tumors in an organ: give --organ MASK:label")
         label = parse_mask_argument(self.organ)[1] if self.organ else None
-        organ = self.anatomy or organ_of_label(label) or organ_of_model(self.model)
+        organs = self._organs()
+        organ = (
+            self.anatomy or organ_of_label(label) or (organs[0] if len(organs) == 1 else "liver")
+        )
         try:
             if self.size is None:
                 ellipsoid = Ellipsoid(self.center_ras, self.radii_mm, self.rotation_deg)
@@ -169,6 +89,79 @@ class Synthesize(SynthesisOptions, PlaceOptions, CommonOptions):
             SynthesisParameters, self, model=model, ellipsoid=ellipsoid, organ=organ
         )
 
+    def _organs(self) -> tuple[str, ...]:
+        """Organs that the model is for; none if it is the baseline, which has no weights."""
+        return (
+            () if self.model == MODELLED else tuple(find_model(self.model).card.get("organs") or ())
+        )
+
+    def record(self, parameters: Any) -> tuple[task.Task, Any]:
+        """See `CaseCommand`."""
+        from difftumor.synthesis.task import SYNTHESIS
+
+        return SYNTHESIS, parameters
+
+    def model_names(self) -> tuple[str, ...]:
+        """See `CaseCommand`."""
+        return () if self.model == MODELLED else (self.model,)
+
+    def files(self) -> CaseFiles:
+        """See `CaseCommand`; the anatomy decides which organ of a map is taken."""
+        return replace(super().files(), anatomy=self.anatomy)
+
+    def tell_device(self, reporter: Reporter) -> None:
+        """See `CaseCommand`."""
+        tell_device(self.device, self.model, reporter)
+
+    def outputs(self) -> dict[str, Path]:
+        """See `CaseCommand`."""
+        mask = {"mask": self.mask_out} if self.mask_out else {}
+        return {"image": self.out, **mask, SIDECAR: sidecar_path(self.out)}
+
+    def write(self, role: str, done: Done, path: Path) -> None:
+        """See `CaseCommand`."""
+        assert done.outcome is not None
+        volume, result = done.images.first, done.outcome.result
+        if role == "image":
+            written = volume_with_tumors(volume, result)
+        else:
+            written = volume.with_array(result.full_mask(volume.grid.shape))
+        write_volume(written, path, metadata={"description": SYNTHETIC_NOTICE})
+
+    def facts(self, _record: task.Task, images: CaseImages, result: Any) -> dict[str, Any]:
+        """See `CaseCommand`; the hash is of the numbers that the file can hold."""
+        made = volume_with_tumors(images.first, result)
+        sha256 = image_hash(made.array, made.affine)
+        return {"output_sha256": sha256, "lesions": result.lesions, "notes": result.notes}
+
+    def rows(self, content: dict[str, Any]) -> list[dict[str, Any]]:
+        """See `CaseCommand`: one for each tumor."""
+        rows = []
+        for lesion in content["result"]["lesions"]:
+            r, a, s = lesion.get("center_ras", (None, None, None))
+            rows.append(
+                {
+                    "number": lesion["index"] + 1,
+                    "volume_mm3": lesion["volume_mm3"],
+                    "equivalent_diameter_mm": lesion["equivalent_diameter_mm"],
+                    **{"r_mm": r, "a_mm": a, "s_mm": s},
+                    "hu_before": lesion["hu_before"]["mean"],
+                    "hu_after": lesion["hu_after"]["mean"],
+                    "out": self.out.name,
+                }
+            )
+        return rows
+
+    def in_a_line(self, content: dict[str, Any] | None) -> str:
+        """See `CaseCommand`."""
+        lesions = (content or {})["result"]["lesions"]
+        total = sum(lesion["volume_mm3"] for lesion in lesions)
+        return f"{len(lesions)} synthetic {'tumors' if len(lesions) > 1 else 'tumor'} ({total / 1000:.2f} ml)"
+
+    def sentence(self, content: dict[str, Any] | None) -> str:
+        """See `CaseCommand`."""
+        return f"{self.in_a_line(content)} in {self.out}, side-car {sidecar_path(self.out)}"
+
 
 def volume_with_tumors(volume: Volume, result: SynthesisResult) -> Volume:
     """The scan with the tumors, in numbers that its file can hold."""
@@ -176,84 +169,3 @@ def volume_with_tumors(volume: Volume, result: SynthesisResult) -> Volume:
     if volume.storage.is_scaled:
         array[result.box] = volume.quantized(array[result.box])
     return volume.with_array(array)
-
-
-def organ_of_model(model: str) -> str:
-    """The organ that a model is for, if it is for one; else the liver."""
-    if model == MODELLED:
-        return "liver"
-    organs = find_model(model).card.get("organs") or []
-    return organs[0] if len(organs) == 1 else "liver"
-
-
-def describe_input(path: Path, volume: Volume, **selection: str | None) -> dict[str, Any]:
-    """What a side-car says of an image: where it was, what was taken of it, and its hash."""
-    chosen = {name: value for name, value in selection.items() if value is not None}
-    return {
-        "path": str(path.resolve()),
-        **chosen,
-        "sha256": image_hash(volume.array, volume.affine),
-        "shape": list(volume.grid.shape),
-        "spacing_mm": np.round(volume.grid.spacing, 4).tolist(),
-    }
-
-
-def read_cases(datalist: Path, defaults: Synthesize) -> list[Synthesize]:
-    """Cases of a datalist as commands of their own; paths are relative to the datalist.
-
-    Without "out" a result is named after the image and its folder, since many data sets call every image
-    `ct.nii.gz`.
-
-    Raises: UsageError: not a datalist, or an unknown option in it.
-    """
-    try:
-        content = json.loads(datalist.read_text(encoding="utf-8"))
-        cases = content["cases"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(
-            f'{datalist} is no datalist ({error!r}). It should read {{"cases": [{{"image": "ct.nii.gz", '
-            '"center": [0, 0, 0], "radii": [8, 8, 8]}]}.'
-        ) from None
-    known = {item.name for item in fields(Synthesize)} - {"datalist", "ct"} | {"image"}
-    further = further_names(Ellipsoid, SynthesisParameters)
-    if not isinstance(cases, list):
-        raise UsageError(f'"cases" of {datalist} must be a list')
-    commands: list[Synthesize] = []
-    for index, case in enumerate(cases):
-        if not isinstance(case, Mapping) or "image" not in case:
-            raise UsageError(f"case {index + 1} of {datalist} names no image")
-        case = {further.get(name, name): value for name, value in case.items()}
-        if unknown := sorted(set(case) - known):
-            raise UsageError(
-                f"case {index + 1} of {datalist} has unknown options: {', '.join(unknown)}"
-            )
-        for name, wanted in (("image", str), ("organ", str), ("out", str), ("mask_out", str),
-                             ("series", str), ("device", str), ("overwrite", bool), ("quiet", bool)):  # fmt: skip
-            if name in case and not isinstance(case[name], wanted):
-                kind = "a text" if wanted is str else "true or false"
-                raise UsageError(
-                    f"case {index + 1} of {datalist}: {name} must be {kind}, got {case[name]!r}"
-                )
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in case.items()}
-        image = datalist.parent / values.pop("image")
-        stem = f"{image.parent.name}-{sidecar_path(image).stem}".lstrip("-")
-        out = defaults.out / values.pop("out", f"{stem}-synthetic.nii.gz")
-        mask = out.with_name(
-            out.name.replace(sidecar_path(out).stem, sidecar_path(out).stem + "-mask")
-        )
-        mask_out = defaults.out / values.pop("mask_out", mask.name)
-        if values.get("organ"):
-            values["organ"] = str(datalist.parent / values["organ"])
-        commands.append(
-            replace(defaults, datalist=None, ct=image, out=out, mask_out=mask_out, **values)
-        )
-    if not commands:
-        raise UsageError(f"{datalist} lists no case")
-    paths = [p.resolve() for c in commands for p in (c.out, c.mask_out, sidecar_path(c.out))]
-    if twice := [path for path, count in Counter(paths).items() if count > 1]:
-        raise UsageError(
-            f'several cases of {datalist} would write {twice[0]}. Give each its own "out".'
-        )
-    if outside := [path for path in paths if path.parent != defaults.out.resolve()]:
-        raise UsageError(f"{datalist} names an output outside {defaults.out}: {outside[0]}")
-    return commands

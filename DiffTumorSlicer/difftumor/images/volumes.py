@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ __all__ = [
     "VolumeWriteError",
     "check_ct",
     "check_output",
+    "mask_on",
     "parse_mask_argument",
     "read_mask",
     "read_volume",
@@ -182,17 +183,31 @@ def parse_mask_argument(text: str) -> tuple[Path, int | None]:
 
 def read_mask(
     path: Path | str,
-    label: int | None,
+    label: int | Sequence[int] | None,
     reference: Grid,
     *,
     warn: Callable[[str], None] = logger.warning,
     allow_empty: bool = False,
 ) -> NDArray[np.bool_]:
-    """Read a mask or one label of a label map onto the grid of an image.
+    """Read a mask, or labels of a label map, onto the grid of an image; arguments and errors as of `mask_on`."""
+    return mask_on(read_volume(path), path, label, reference, warn=warn, allow_empty=allow_empty)
+
+
+def mask_on(
+    volume: Volume,
+    path: Path | str,
+    label: int | Sequence[int] | None,
+    reference: Grid,
+    *,
+    warn: Callable[[str], None] = logger.warning,
+    allow_empty: bool = False,
+) -> NDArray[np.bool_]:
+    """Take a mask, or labels of a label map, onto the grid of an image.
 
     Args:
-        path: any image file or DICOM folder of `read_volume`.
-        label: value to select, 1 or more; None takes everything above 0.5.
+        volume: any image of `read_volume`.
+        path: where it was, for messages.
+        label: value or values to select, 1 or more; None takes everything above 0.5.
         reference: grid of the result. A mask on another grid is resampled to it by nearest neighbor.
         warn: receives sentences for the user.
         allow_empty: a mask or label without a voxel is an answer (a scan without tumor), not an error.
@@ -201,7 +216,6 @@ def read_mask(
         FileNotFoundError, VolumeError, GridError: as `read_volume`; VolumeError if the file is no mask, the label is
             not in it, or it does not overlap `reference`.
     """
-    volume = read_volume(path)
     _check_finite(str(path), volume.array)
     selected = _select(path, volume.array, label)
     if not selected.any():
@@ -252,8 +266,10 @@ def check_output(path: Path, overwrite: bool, source: Path | None) -> None:
         raise with_remedy(FileExistsError(f"{path} exists already."), Remedy("overwrite"))
 
 
-def _select(path: Path | str, array: NDArray[Any], label: int | None) -> NDArray[np.bool_]:
-    """Return the voxels of a label, or of all; raise VolumeError if the array is no label map."""
+def _select(
+    path: Path | str, array: NDArray[Any], label: int | Sequence[int] | None
+) -> NDArray[np.bool_]:
+    """Return the voxels of one or several labels, or of all; raise VolumeError if the array is no label map."""
     low, high = array.min(), array.max()
     if low < 0:
         raise VolumeError(
@@ -262,14 +278,15 @@ def _select(path: Path | str, array: NDArray[Any], label: int | None) -> NDArray
         )
     if label is None:
         return np.asarray(array > 0.5)
-    if label < 1:
+    labels = (label,) if isinstance(label, int) else tuple(label)
+    if min(labels) < 1:
         raise VolumeError(
-            f"Label {label} of {path} is the background. Labels are whole numbers from 1."
+            f"Label {min(labels)} of {path} is the background. Labels are whole numbers from 1."
         )
-    return np.asarray(array == label)
+    return np.asarray(array == labels[0]) if len(labels) == 1 else np.isin(array, labels)
 
 
-def _what_is_there(path: Path | str, array: NDArray[Any], label: int | None) -> str:
+def _what_is_there(path: Path | str, array: NDArray[Any], label: int | Sequence[int] | None) -> str:
     """Say what a mask holds instead of the label that was asked for."""
     present = np.unique(array)
     present = present[present != 0]

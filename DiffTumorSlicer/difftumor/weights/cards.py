@@ -174,3 +174,23 @@ def read_card(folder: Path) -> dict[str, Any]:
 def _shortened(text: str, longest: int = 200) -> str:
     """Keep a message readable when a value in it is huge."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Never write over anything but a model folder that may be replaced.  Raises: ModelError."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not overwrite:
+        raise ModelError(
+            f"{folder} exists. Choose another folder, or say that it may be overwritten."
+        )
+    strange = (
+        sorted(path.name for path in folder.iterdir() if path.name not in (CARD_NAME, WEIGHTS_NAME))
+        if folder.is_dir() and not folder.is_symlink()
+        else [folder.name]
+    )
+    if strange:
+        raise ModelError(
+            f"{folder} holds more than a model ({', '.join(strange[:3])}) and is not replaced. "
+            "Choose another folder."
+        )

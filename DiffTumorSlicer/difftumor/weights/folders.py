@@ -19,6 +19,7 @@ from difftumor.weights.cards import (
     SCHEMA_VERSION,
     WEIGHTS_NAME,
     ModelError,
+    check_target,
     file_sha256,
     read_card,
     validate,
@@ -49,7 +50,7 @@ def write_model_folder(
         folder exists, or the disk is full.
     """
     folder = Path(folder)
-    _check_target(folder, overwrite)
+    check_target(folder, overwrite)
     if not tensors:
         raise ModelError(f"{folder} was not written: there are no tensors to save.")
     for name, tensor in tensors.items():
@@ -149,26 +150,6 @@ def _told_by(tensors: dict[str, Tensor], card: dict[str, Any], source: str) -> d
                 "to another model; export the model again."
             )
     return told
-
-
-def _check_target(folder: Path, overwrite: bool) -> None:
-    """Never write over anything but a model folder that may be replaced."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not overwrite:
-        raise ModelError(
-            f"{folder} exists. Choose another folder, or say that it may be overwritten."
-        )
-    strange = (
-        sorted(path.name for path in folder.iterdir() if path.name not in (CARD_NAME, WEIGHTS_NAME))
-        if folder.is_dir() and not folder.is_symlink()
-        else [folder.name]
-    )
-    if strange:
-        raise ModelError(
-            f"{folder} holds more than a model ({', '.join(strange[:3])}) and is not replaced. "
-            "Choose another folder."
-        )
 
 
 def _move_into_place(temporary: Path, folder: Path) -> None:

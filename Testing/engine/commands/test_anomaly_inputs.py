@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from difftumor.commands.anomaly_inputs import Case, assign_channels, cases_in, read_case
+from difftumor.commands.cases import cases_in
+from difftumor.commands.inputs import CaseFiles, assign_channels, read_images
 from difftumor.console import Reporter
 from difftumor.images.mr import CaseError
 from difftumor.options import UsageError
@@ -86,7 +87,7 @@ def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
 
 
 def test_two_images_for_a_model_of_one():
-    with pytest.raises(UsageError, match="not clear"):
+    with pytest.raises(UsageError, match="one CT, not 2"):
         assign_channels(["a.nii.gz", "b.nii.gz"], ("ct",))
 
 
@@ -94,9 +95,8 @@ def test_cases_of_a_folder_of_scans(tmp_path):
     touched(tmp_path, "b.nii.gz", "a.nrrd", "a-organs.nii.gz", "b-organs.nii.gz", "notes.txt",
             ".hidden.nii.gz", "series/1.dcm", "images/c.nii.gz")  # fmt: skip
     (tmp_path / "empty").mkdir()
-    cases = cases_in(tmp_path, ("ct",), str(tmp_path / "{case}-organs.nii.gz:5"))
+    cases = cases_in(tmp_path, ("ct",), {"organ": str(tmp_path / "{case}-organs.nii.gz:5")})
     assert [case.name for case in cases] == ["a", "b", "series"]
-    assert cases[0].organ == f"{tmp_path}/a-organs.nii.gz:5"
     assert cases[2].files == {"ct": tmp_path / "series"}
 
 
@@ -125,7 +125,7 @@ def test_a_folder_without_cases_and_a_template_without_a_place(tmp_path):
         cases_in(tmp_path, MR, None)
     touched(tmp_path, "a.nii.gz")
     with pytest.raises(UsageError, match=r"Write \{case\}"):
-        cases_in(tmp_path, ("ct",), "organs.nii.gz:5")
+        cases_in(tmp_path, ("ct",), {"organ": "organs.nii.gz:5"})
     touched(tmp_path, "a.nrrd")
     with pytest.raises(UsageError, match="both the case a"):
         cases_in(tmp_path, ("ct",), None)
@@ -144,10 +144,10 @@ def test_a_case_is_read_with_its_organ_and_described(tmp_path):
     brain = np.zeros((9, 8, 7), np.uint8)
     brain[2:6, 2:6, 2:5] = 3
     nib.save(nib.Nifti1Image(brain, np.eye(4)), tmp_path / "brain.nii.gz")
-    case = Case("anna", files, f"{tmp_path / 'brain.nii.gz'}:3")
+    case = CaseFiles(files, f"{tmp_path / 'brain.nii.gz'}:3", modality="MR")
     with Reporter(quiet=True) as reporter:
-        read = read_case(case, "MR", None, reporter)
-    assert list(read.arrays) == ["t1", "flair"]
+        read = read_images(case, reporter)
+    assert list(read.case.images) == ["t1", "flair"]
     assert read.organ.sum() == 48
     assert list(read.described) == ["t1", "flair", "organ"]
     assert read.described["organ"]["label"] == 3
@@ -157,4 +157,4 @@ def test_a_case_is_read_with_its_organ_and_described(tmp_path):
 def test_sequences_on_different_grids_name_the_remedy(tmp_path):
     files = {"t1": image(tmp_path / "t1.nii.gz"), "flair": image(tmp_path / "f.nii.gz", shift=2.5)}
     with Reporter(quiet=True) as reporter, pytest.raises(CaseError, match="BRAINS"):
-        read_case(Case("a", files, None), "MR", None, reporter)
+        read_images(CaseFiles(files, modality="MR"), reporter)

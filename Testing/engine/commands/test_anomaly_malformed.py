@@ -222,6 +222,6 @@ def test_a_full_disk_leaves_nothing(folders, scan, organ, model, capsys, monkeyp
     def full(*_args, **_more):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("difftumor.commands.anomaly_outputs.write_json", full)
+    monkeypatch.setattr("difftumor.commands.run.write_json", full)
     said = refused(capsys, folders[1], scan, "--organ", organ, "--model", model)
     assert "disk is full" in said

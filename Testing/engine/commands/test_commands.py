@@ -167,7 +167,7 @@ def test_a_crash_while_writing_leaves_nothing(case, organs, tmp_path, monkeypatc
     def broken(*_args, **_more):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("difftumor.commands.synthesize.write_json", broken)
+    monkeypatch.setattr("difftumor.commands.run.write_json", broken)
     before = set(tmp_path.iterdir())
     assert (
         synthesize(case, tmp_path / "t.nii.gz", "--random", "tiny", "--organ", f"{organs}:5") == 1

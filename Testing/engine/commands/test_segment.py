@@ -130,9 +130,9 @@ def test_a_datalist_in_which_one_case_fails(folder, tmp_path, capsys):
     assert (out / "first-segmentation.nii.gz").is_file()
     for wrong, words in (
         ([], "lists no case"),
-        ([{"organ": "x"}], "is no datalist"),
+        ([{"organ": "x"}], "names no image"),
         ([{"image": "a.nii", "steps": 3}], "unknown options: steps"),
-        ([{"image": "a.nii"}, {"image": "b/a.nii"}], "are called a"),
+        ([{"image": "a.nii"}, {"image": "b.nii", "name": "a"}], "are called a"),
         ([{"image": "a.nii", "name": "../a"}], "no file name"),
     ):
         datalist.write_text(json.dumps({"cases": wrong}))
