@@ -211,7 +211,7 @@ class Anomaly(AnomalyOptions, CaseCommand):
             "rest_mean": values.get("rest", {}).get("mean"),
             **{name: settings[name] for name in ("noise_level", "guidance_scale", "steps")},
             "model": content["model"].get("id", ""),
-            "map": self.out.name,
+            "map": self.out.name if self.out else "",
         }
         return [row]
 

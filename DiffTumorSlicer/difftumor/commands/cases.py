@@ -46,9 +46,7 @@ def cases_of(command: CaseCommand) -> list[NamedCase]:
         raise UsageError("give an image, or --batch FOLDER, or --datalist FILE.json")
     if command.images:
         return [NamedCase(Path(command.images[0]).name, command)]
-    out = command.out  # type: ignore[attr-defined]
-    if out is None:
-        raise UsageError("of many cases --out is the folder for the results: give it")
+    out = command.place
     for option in command.single:
         if getattr(command, option) is not None:
             raise UsageError(
@@ -69,7 +67,7 @@ def cases_of(command: CaseCommand) -> list[NamedCase]:
 def outputs_of(command: CaseCommand) -> list[Path]:
     """Files that the options name, and the side-car."""
     named = [getattr(command, item.name) for item in fields(command) if _is_output(item.name)]
-    return [*(path for path in named if path), sidecar_path(command.out)]  # type: ignore[attr-defined]
+    return [*(path for path in named if path), sidecar_path(command.place)]
 
 
 def _is_output(option: str) -> bool:
@@ -78,7 +76,7 @@ def _is_output(option: str) -> bool:
 
 def _placed(command: CaseCommand, name: str, **changes: Any) -> CaseCommand:
     """The command of one case, with its outputs named after it."""
-    folder: Path = command.out  # type: ignore[attr-defined]
+    folder = command.place
     out = folder / changes.pop("out", f"{name}-{command.ending}.nii.gz")
     stem = sidecar_path(out).stem
     for option, ending in command.beside.items():
@@ -91,7 +89,7 @@ def _of_folder(command: CaseCommand) -> list[NamedCase]:
     """Each case of a folder."""
     folder, channels = command.batch, command.channels()
     assert folder is not None
-    if command.out.resolve() == folder.resolve():  # type: ignore[attr-defined]
+    if command.place.resolve() == folder.resolve():
         raise UsageError("--out is the folder of the images itself; give another one")
     masks = {name: getattr(command, name, None) for name in ("organ", "labels")}
     templates = {name: str(mask) for name, mask in masks.items() if mask is not None}

@@ -116,7 +116,7 @@ def read_images(files: CaseFiles, reporter: Reporter) -> CaseImages:
     volumes: dict[str, Volume] = {}
     for channel, path in files.images.items():
         volumes[channel] = volume = read_volume(path, series=files.series)
-        told = volume.notes
+        told = list(volume.notes)
         if files.modality == "CT":
             told = check_ct(_thickened(volume) if files.single_slice else volume)
         for sentence in told:

@@ -102,7 +102,7 @@ def _alone(command: CaseCommand) -> Done:
 
 def _many(command: CaseCommand, cases: Sequence[NamedCase]) -> int:
     """Case after case; the table is written anew after each."""
-    folder: Path = command.out  # type: ignore[attr-defined]
+    folder = command.place
     table = folder / command.table
     if table.is_dir():
         raise UsageError(f"{table} is a folder, where the table should go")
@@ -234,8 +234,8 @@ def _prepared(
             requests.append(None)
     if not any(requests):
         raise next(iter(broken.values()))
-    for error in broken.values():
-        complain(str(error))
+    for reason in broken.values():
+        complain(str(reason))
     return requests, broken
 
 

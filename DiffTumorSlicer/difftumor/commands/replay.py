@@ -96,7 +96,7 @@ class Replay(CommonOptions):
                 setattr(command, option, path)
         inputs = content["inputs"]
         try:
-            parameters = from_dict(kind.packs[-1], content["parameters"])
+            parameters: Any = from_dict(kind.packs[-1], content["parameters"])
             if content["task"] == "synthesis":
                 shapes_of(content["result"]["lesions"])
             channels = [role for role in inputs if role not in MASKS]

@@ -17,6 +17,7 @@ from difftumor.commands.stopping import Stopping
 from difftumor.console import Reporter
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import Volume, write_volume
+from difftumor.options import UsageError
 from difftumor.parameters import to_dict
 from difftumor.provenance import describe, image_hash, sidecar_path, write_json
 from difftumor.remedies import Remedy, with_remedy
@@ -53,6 +54,8 @@ class CaseCommand(CommonOptions):
     images: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")]] = ()
     """One CT, or for a model of several MR sequences each of them: NIfTI, NRRD, MHA, or a DICOM folder. Sequences are
     told by the names of the files (t1, t1c, t2, flair); where they are not, write t1=PATH."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the result goes; of many cases a folder."""
     batch: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """All cases of a folder instead; --out is then a folder too, with one table for all cases."""
     datalist: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
@@ -64,6 +67,13 @@ class CaseCommand(CommonOptions):
     """Series of a DICOM folder that holds several."""
     json: bool = False
     """Print one JSON object with what became of each case, and nothing else on the standard output."""
+
+    @property
+    def place(self) -> Path:
+        """Where the result goes, or the results.  Raises: UsageError: that was not said."""
+        if self.out is None:
+            raise UsageError("of many cases --out is the folder for the results: give it")
+        return self.out
 
     # What each command says in its own way.
 
@@ -134,7 +144,7 @@ class CaseCommand(CommonOptions):
 
     def sentence(self, content: dict[str, Any] | None) -> str:
         """What is said at the end of a single case."""
-        return f"{self.in_a_line(content)}: {self.out}, side-car {sidecar_path(self.out)}"  # type: ignore[attr-defined]
+        return f"{self.in_a_line(content)}: {self.out}, side-car {sidecar_path(self.place)}"
 
     def tell_device(self, reporter: Reporter) -> None:
         """Check the device, and say so where we chose the CPU.  Raises: DeviceError."""
