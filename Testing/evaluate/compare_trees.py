@@ -33,6 +33,7 @@ INTENDED = {
     ".shape": "every input is described alike",
     ".spacing_mm": "every input is described alike",
     ".notes": "side-cars carry every warning that was shown",
+    "left_to_model": "tells parameters that were asked for from those that were filled in",
 }
 PRINTING = ("models", "evaluate", "study")  # commands whose result is what they print
 

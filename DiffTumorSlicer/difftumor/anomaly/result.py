@@ -98,6 +98,11 @@ class AnomalyResult:
         return whole
 
 
+def hottest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The slice with the highest map, of those that are not gated if there are any."""
+    return max(rows, key=lambda row: (not row["gated"], row["map_max"]))
+
+
 class Canvas:
     """Takes finished slices and tells the result at any time.
 

@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 
 from difftumor import task
+from difftumor.anomaly.result import hottest
 from difftumor.commands.common import model_of_slices, resolved_model, tell_device
 from difftumor.commands.loop import run_cases
 from difftumor.commands.run import SIDECAR, CaseCommand, Done, report
@@ -160,7 +161,7 @@ class Anomaly(AnomalyOptions, CaseCommand):
             return None
         from difftumor.commands.anomaly_sweep import swept
 
-        return swept(self, done, wishes, cache, stopping)
+        return swept(done, wishes, self.sheet_slice, self.device, cache, stopping)
 
     def sweep_wishes(self) -> tuple[list[int], list[float]] | None:
         """N and S of the sheet.
@@ -240,11 +241,6 @@ class Anomaly(AnomalyOptions, CaseCommand):
     def tell_device(self, reporter: Reporter) -> None:
         """See `CaseCommand`."""
         tell_device(self.device, self.model, reporter, "the time is told before the start")
-
-
-def hottest(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The slice with the highest map, of those that are not gated if there are any."""
-    return max(rows, key=lambda row: (not row["gated"], row["map_max"]))
 
 
 def parsed_numbers(text: str, kind: type, option: str) -> list[Any]:

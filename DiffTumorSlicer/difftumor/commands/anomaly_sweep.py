@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from difftumor.anomaly.compute import AnomalyResult, compute_anomaly
+from difftumor.anomaly.compute import compute_anomaly
 from difftumor.anomaly.layout import shown_plane
 from difftumor.anomaly.model import AnomalyModel, load_anomaly_model
+from difftumor.anomaly.result import AnomalyResult, hottest
 from difftumor.anomaly.sheet import Cell, shown_slice
 from difftumor.anomaly.slices import prepare
-from difftumor.commands.anomaly import Anomaly, hottest
 from difftumor.commands.run import Done
 from difftumor.commands.stopping import Stopping
 from difftumor.parameters import AnomalyParameters
@@ -24,19 +24,19 @@ Callback = Callable[[str, int, int], None]
 
 
 def swept(
-    command: Anomaly,
     done: Done,
     wishes: tuple[list[int], list[float]],
+    index: int | None,
+    device: str,
     cache: MutableMapping[str, Any],
     stopping: Stopping,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Compute the sweep of a command.
+    """Compute the sweep of a case: every N with every S of `wishes`, in one slice.
 
     Returns: rows for the report, and keyword arguments of `anomaly.sheet.write_sheet`.
     """
     images, parameters = done.images.case, done.request.parameters
-    model = load_anomaly_model(parameters.model, command.device, cache, stopping)
-    index = command.sheet_slice
+    model = load_anomaly_model(parameters.model, device, cache, stopping)
     if index is None:
         result = None if done.outcome is None else done.outcome.result
         index = slice_to_show(result, images, parameters, model)
