@@ -54,7 +54,7 @@ class CaseCommand(CommonOptions):
     images: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")]] = ()
     """One CT, or for a model of several MR sequences each of them: NIfTI, NRRD, MHA, or a DICOM folder. Sequences are
     told by the names of the files (t1, t1c, t2, flair); where they are not, write t1=PATH."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
     """Where the result goes; of many cases a folder."""
     batch: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """All cases of a folder instead; --out is then a folder too, with one table for all cases."""
