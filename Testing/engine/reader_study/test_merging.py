@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tyro
 
-from difftumor.cli import Command, main
+from difftumor.cli import main, parsed
 from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.phantom import make_abdomen
 from difftumor.reader_study.answers import answer_columns, read_answers
@@ -287,7 +286,7 @@ def test_the_example_of_the_documentation_on_phantoms(tmp_path, monkeypatch, cap
         if words[1] in ("status", "merge"):
             assert main(words) == 0, capsys.readouterr().err
         else:  # these have tests of their own
-            tyro.cli(Command, args=words, config=(tyro.conf.OmitSubcommandPrefixes,))
+            parsed(words)
     assert [words[1] for words in others] == ["audit", "status", "merge", "summarize"]
     said = capsys.readouterr().out
     assert "R2         5 of 5 cases" in said
