@@ -40,7 +40,8 @@ Counts = dict[str, int]
 def run_mypy() -> tuple[str, Counts]:
     """What mypy says, and how many errors it found in each file.
 
-    Raises: RuntimeError: it could not do its work.
+    Raises:
+        RuntimeError: it could not do its work.
     """
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--no-pretty", "--no-error-summary"],

@@ -101,7 +101,8 @@ def places(root: Path = ROOT) -> dict[str, list[tuple[str, str]]]:
 def rendered(root: Path = ROOT) -> dict[Path, str]:
     """Every file as it shall be.
 
-    Raises: ValueError: a line is not there any more.
+    Raises:
+        ValueError: a line is not there any more.
     """
     result = {}
     for name, lines in places(root).items():

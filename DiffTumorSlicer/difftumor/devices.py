@@ -27,7 +27,8 @@ def resolve_device(
     Args:
         note: told in a sentence why 'auto' passed a device over.
 
-    Raises: DeviceError: if a named device does not exist or cannot run a convolution.
+    Raises:
+        DeviceError: if a named device does not exist or cannot run a convolution.
     """
     if name == "auto":
         for candidate in available_devices():
@@ -75,7 +76,8 @@ def computes_bfloat16(device: torch.device) -> bool:
 def probe(name: str) -> dict[str, object]:
     """Run a real 3-D convolution: a device can be 'available' and yet have no kernels for its card.
 
-    Returns: {"device", "ok", "reason", "conv3d_ms"}.
+    Returns:
+        {"device", "ok", "reason", "conv3d_ms"}.
     """
     start = time.perf_counter()
     try:

@@ -23,8 +23,9 @@ NEEDED_DISK_GB = 1.0
 def examine() -> dict[str, Any]:
     """Examine the machine.
 
-    Returns: JSON-ready: versions, system, devices, memory_gb, disk_gb, models, problems (sentences with
-    a remedy each; empty when all is well), advice (the same as `Advice.to_json` tells it).
+    Returns:
+        JSON-ready: versions, system, devices, memory_gb, disk_gb, models, problems (sentences with a remedy
+        each; empty when all is well), advice (the same as `Advice.to_json` tells it).
     """
     memory = psutil.virtual_memory()
     folder = models.models_folder()

@@ -15,9 +15,10 @@ def rotation_matrix(rotation_deg: tuple[float, float, float]) -> np.ndarray:
     Args:
         rotation_deg: degrees about the patient's right, anterior and superior axes.
 
-    Returns: (3, 3) float64; column k is the direction of the ellipsoid's own axis k in RAS.
+    Returns:
+        (3, 3) float64; column k is the direction of the ellipsoid's own axis k in RAS.
 
-    Example:
+    Examples:
         >>> rotation_matrix((0, 0, 90)).round(3).tolist()  # axis 0 points to A, axis 1 to -R
         [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
@@ -39,10 +40,13 @@ def rotation_degrees(matrix: np.ndarray) -> tuple[float, float, float]:
     Args:
         matrix: (3, 3), orthonormal and right-handed to within 1e-6.
 
-    Returns: degrees about R in [-180, 180], about A in [-90, 90], about S in [-180, 180].
-    Raises: ValueError: if the matrix is no rotation.
+    Returns:
+        degrees about R in [-180, 180], about A in [-90, 90], about S in [-180, 180].
 
-    Example:
+    Raises:
+        ValueError: if the matrix is no rotation.
+
+    Examples:
         >>> [round(angle) for angle in rotation_degrees(rotation_matrix((10, 20, 30)))]
         [10, 20, 30]
     """
@@ -68,7 +72,7 @@ def half_extent_mm(
 ) -> np.ndarray:
     """Half side lengths (3,) in mm of the RAS-aligned box around an ellipsoid.
 
-    Example:
+    Examples:
         >>> half_extent_mm((3, 2, 1), (0, 0, 90)).round(3).tolist()
         [2.0, 3.0, 1.0]
     """
@@ -84,11 +88,12 @@ def ellipsoid_box(
     radii_mm: tuple[float, float, float],
     rotation_deg: tuple[float, float, float] = (0, 0, 0),
 ) -> Box:
-    """Smallest index box of `grid` that holds every voxel centre of the ellipsoid.
+    """Smallest index box of `grid` that holds every voxel center of the ellipsoid.
 
-    Returns: three slices, clipped to the grid; a slice is empty where the ellipsoid lies outside.
+    Returns:
+        three slices, clipped to the grid; a slice is empty where the ellipsoid lies outside.
 
-    Example:
+    Examples:
         >>> box = ellipsoid_box(Grid((10, 10, 10), np.eye(4)), (5, 5, 0), (2, 1, 1))
         >>> [(part.start, part.stop) for part in box]
         [(3, 8), (4, 7), (0, 2)]
@@ -111,18 +116,21 @@ def ellipsoid_mask(
     radii_mm: tuple[float, float, float],
     rotation_deg: tuple[float, float, float] = (0, 0, 0),
 ) -> np.ndarray:
-    """Voxel centres of `grid` inside an ellipsoid: |diag(1/r) M^T (p - c)| <= 1.
+    """Voxel centers of `grid` inside an ellipsoid: |diag(1/r) M^T (p - c)| <= 1.
 
     Args:
         grid: any orientation, spacing and handedness.
-        center_ras: centre in RAS mm.
+        center_ras: center in RAS mm.
         radii_mm: half axes in mm along the ellipsoid's own axes, > 0.
         rotation_deg: see `rotation_matrix`.
 
-    Returns: bool array of `grid.shape`.
-    Raises: ValueError: if a radius is not positive or a number is not finite.
+    Returns:
+        bool array of `grid.shape`.
 
-    Example:
+    Raises:
+        ValueError: if a radius is not positive or a number is not finite.
+
+    Examples:
         >>> ball = ellipsoid_mask(Grid((3, 3, 1), np.eye(4)), (1, 1, 0), (1, 1, 1))
         >>> ball[:, :, 0].astype(int).tolist()
         [[0, 1, 0], [1, 1, 1], [0, 1, 0]]

@@ -93,7 +93,8 @@ def check_ranges(settings: Any) -> None:
 
     None is allowed where it is the default or part of the type. Of a tuple each number is compared.
 
-    Raises: ValueError: with name, value and what is allowed.
+    Raises:
+        ValueError: with name, value and what is allowed.
     """
     hints = get_type_hints(type(settings))
     for item in fields(settings):

@@ -51,7 +51,7 @@ class Grid:
         GridError: if the shape is not three positive integers, or the affine is not finite, not invertible, or has a
             voxel size outside [0.01, 100] mm.
 
-    Example:
+    Examples:
         >>> grid = Grid((4, 4, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
         >>> grid
         Grid(4 x 4 x 2 voxels of 1 x 1 x 3 mm)
@@ -125,7 +125,7 @@ class Grid:
         Raises:
             GridError: if the box holds no voxel or has a step other than 1.
 
-        Example:
+        Examples:
             >>> part = Grid((4, 4, 2), np.eye(4)).cropped((slice(1, 3), slice(None), slice(0, 1)))
             >>> part.shape, part.to_ras([0, 0, 0]).tolist()
             ((2, 4, 1), [1.0, 0.0, 0.0])
@@ -165,10 +165,14 @@ def crop_grid(
         center_ras: (3,) RAS mm of the center of the field, index (n - 1) / 2: between two voxels where n is even.
         shape: voxels along R, A, S.
         spacing_mm: voxel size along R, A, S in mm.
-    Returns: the grid.
-    Raises: GridError: if the center is not three finite numbers, or shape or spacing are out of range.
 
-    Example:
+    Returns:
+        the grid.
+
+    Raises:
+        GridError: if the center is not three finite numbers, or shape or spacing are out of range.
+
+    Examples:
         >>> crop_grid((10, 0, 0), (2, 3, 3)).to_ras([0, 1, 1]).tolist()
         [9.5, 0.0, 0.0]
     """

@@ -25,7 +25,7 @@ ThresholdRule = Literal["fixed", "otsu"]
 KeptParts = Literal["painted", "all"]
 P = TypeVar("P")
 
-MODELLED = "modelled"  # model id of the modelling-based baseline, which needs no weights
+MODELLED = "modelled"  # model id of the modeling-based baseline, which needs no weights
 # TotalSegmentator v2 numbers, in which organ maps are read and written.
 ORGAN_LABELS: dict[str, tuple[int, ...]] = {"liver": (5,), "pancreas": (7,), "kidney": (2, 3)}
 
@@ -259,7 +259,7 @@ class SegmentationParameters:
 
 @dataclass(frozen=True)
 class LearningParameters:
-    """One request to learn from the labelled slices of a case. None means: as the model recommends."""
+    """One request to learn from the labeled slices of a case. None means: as the model recommends."""
 
     model: str = option(
         "demo-head-anomaly",

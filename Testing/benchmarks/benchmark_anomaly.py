@@ -39,7 +39,7 @@ def plain_layers() -> Iterator[None]:
 
     from difftumor.networks import guided_classifier, guided_layers, guided_unet
 
-    def normalised(
+    def normalized(
         norm: nn.GroupNorm,
         x: Tensor,
         scale_shift: tuple[Tensor, Tensor] | None = None,
@@ -53,16 +53,16 @@ def plain_layers() -> Iterator[None]:
         return F.silu(x) if activate else x
 
     modules = (guided_layers, guided_unet, guided_classifier)
-    kept = [(module, module.normalised) for module in modules]
+    kept = [(module, module.normalized) for module in modules]
     attend = guided_layers.attend
     for module in modules:
-        module.normalised = normalised
+        module.normalized = normalized
     guided_layers.attend = F.scaled_dot_product_attention
     try:
         yield
     finally:
         for module, function in kept:
-            module.normalised = function
+            module.normalized = function
         guided_layers.attend = attend
 
 

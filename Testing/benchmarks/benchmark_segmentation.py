@@ -73,7 +73,7 @@ def measure(way: str, overlap: float, name: str, device: str, folder: Path) -> d
     with torch.inference_mode():
         model.logits(torch.zeros(1, 1, *model.window))  # what only the first call costs
     before = peak_mb(device)
-    synchronise(device)
+    synchronize(device)
     cpu, wall = time.process_time(), time.perf_counter()
     if way == "plain":
         with torch.inference_mode():
@@ -85,7 +85,7 @@ def measure(way: str, overlap: float, name: str, device: str, folder: Path) -> d
                 overlap,
                 mode="gaussian",
             )[0]
-        synchronise(device)
+        synchronize(device)
     else:
         whole = torch.zeros(model.classes, *plan.box_shape)
         image = np.ascontiguousarray(scaled[(slice(None), *plan.field)])
@@ -101,7 +101,7 @@ def measure(way: str, overlap: float, name: str, device: str, folder: Path) -> d
     return {"windows": len(plan), "seconds": seconds, "peak_mb": used, "threads": threads}
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait for the GPU."""
     if device != "cpu":
         import torch

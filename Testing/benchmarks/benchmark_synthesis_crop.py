@@ -1,10 +1,10 @@
-"""What one 96^3 crop costs: encode, T = 4 ancestral sampling, quantise, decode; published network sizes.
+"""What one 96^3 crop costs: encode, T = 4 ancestral sampling, quantize, decode; published network sizes.
 
     python Testing/benchmarks/benchmark_synthesis_crop.py [--runs 5] [--device cpu|cuda]
 
 Each run is a fresh process in which one crop is made with cold caches ("first") and two more ("next": the
 better one).  The variants take turns, so that a busy machine disturbs all of them alike.
-  modules     the networks as written for training, and a plain chunked quantiser: the baseline
+  modules     the networks as written for training, and a plain chunked quantizer: the baseline
   fast        what inference uses: networks/fast_vqgan.py, networks/fast_unet.py
   fast, huge  the same with huge pages (glibc 2.35 or newer, /sys/kernel/mm/transparent_hugepage/enabled
               not `never`), which whoever starts the process asks for in its environment

@@ -137,6 +137,6 @@ def test_the_command_line_tells_message_and_command(capsys):
     assert main(["models", "verify", "difftumor-liver-early"]) == 1
     assert re.search(
         r"difftumor-liver-early is not installed\. Get it with: difftumor models download "
-        r"difftumor-liver-early \(about \d+ MB, licence ",
+        r"difftumor-liver-early \(about \d+ MB, license ",
         capsys.readouterr().err,
     )

@@ -60,7 +60,7 @@ def draw_examples(
 
 
 def draw_grid(grid: dict[str, Any], path: Path, title: str) -> None:
-    """Dice over N and S as a coloured table."""
+    """Dice over N and S as a colored table."""
     figure, axis = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
     values = np.array(grid["dice_35"])
     shown = axis.imshow(values, cmap="viridis", vmin=0, vmax=1)

@@ -3,7 +3,7 @@
 1. Reconstruction: PSNR of the autoencoder in [-175, 250] HU, both sides smoothed by a Gaussian of 1 mm, against the
    phantom without its noise.
 2. Lesions: each lesion of a phantom is made again in the same patient without lesions, by the model and by the
-   modelling-based baseline (Hu et al. 2023). Contrast and texture of both are compared with the spread (5 to 95 %)
+   modeling-based baseline (Hu et al. 2023). Contrast and texture of both are compared with the spread (5 to 95 %)
    of the phantoms' own lesions.
 
 Writes evaluation.json and lesions.png into the output folder.

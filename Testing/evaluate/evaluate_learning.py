@@ -1,11 +1,11 @@
-"""Figures of learning from three labelled slices (`make evaluate`).
+"""Figures of learning from three labeled slices (`make evaluate`).
 
     PYTHONPATH=. python Testing/evaluate/evaluate_learning.py [--heads 10] [--kidneys 8] [--real ../shared/data]
 
 Phantoms of the test seeds, which nothing was trained or chosen on.  Three slices of the tumor, at 20, 50 and 80 % of
 its extent, get their true labels; Dice is that of all other slices.  What the program does is compared with the same
 classifiers without a diffusion model, and with a supervised U-Net on the same three slices and the same pixels.  Then
-a fourth slice is labelled: the one that the program suggests, or one of the tumor's slices drawn at random.
+a fourth slice is labeled: the one that the program suggests, or one of the tumor's slices drawn at random.
 
 Each case is kept in a file, so that the same command goes on where it was stopped.
 """

@@ -1,4 +1,4 @@
-"""Cases that are labelled on a few slices: phantoms of unseen seeds, and the real brains of `../shared/data`."""
+"""Cases that are labeled on a few slices: phantoms of unseen seeds, and the real brains of `../shared/data`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to get from a few labelled slices to a segmentation, laid on the volume by the same rules."""
+"""Ways to get from a few labeled slices to a segmentation, laid on the volume by the same rules."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def by_supervised_unet(
     steps: int,
     seed: int = 0,
 ) -> dict[str, LearnedResult]:
-    """A U-Net that sees the labelled slices only, on the same pixels, with variations, Dice and cross-entropy.
+    """A U-Net that sees the labeled slices only, on the same pixels, with variations, Dice and cross-entropy.
 
     It is asked about each slice and its three mirrored versions, and its answers are laid on the volume as those of
     the pixel classifiers.
@@ -155,7 +155,7 @@ def predicted(network: UNet, images: NDArray[np.float32]) -> NDArray[np.float32]
 
 
 def dices(case: Case, found: NDArray[np.uint8], labelled: list[int]) -> dict[str, float | None]:
-    """Dice of each region outside the labelled slices; None where neither has it."""
+    """Dice of each region outside the labeled slices; None where neither has it."""
     rest = np.setdiff1d(np.arange(found.shape[2]), labelled)
     values: dict[str, float | None] = {}
     for region, labels in case.regions.items():

@@ -19,7 +19,7 @@ POLL_S = 0.02
 
 
 def waiting_times(case: Case) -> dict[str, float]:
-    """Seconds until the first result (nothing is started or loaded), and after one more labelled slice.
+    """Seconds until the first result (nothing is started or loaded), and after one more labeled slice.
 
     Returns: "first" and "fourth" on the clock, "first_cpu" and "fourth_cpu" of the worker's processor time.
     Raises: RuntimeError: the worker failed.

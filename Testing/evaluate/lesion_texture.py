@@ -88,7 +88,7 @@ def band_sd(image: NDArray, support: Mask, where: Mask, low_mm: float, high_mm: 
 
 
 def masked_blur(image: NDArray, support: Mask, sigma: float) -> NDArray:
-    """Gaussian mean over the voxels of a mask only (normalised convolution); 0 where it is empty."""
+    """Gaussian mean over the voxels of a mask only (normalized convolution); 0 where it is empty."""
     if sigma == 0:
         return np.where(support, image, 0)
     weight = ndimage.gaussian_filter(support.astype(np.float64), sigma)

@@ -52,7 +52,8 @@ def draw_times(
 ) -> NDArray[np.int64]:
     """Timesteps of a batch: uniform, but a share of them below a limit.
 
-    Returns: int64 (count,), 0 <= t < length.
+    Returns:
+        int64 (count,), 0 <= t < length.
     """
     times = rng.integers(length, size=count)
     low = rng.integers(min(low_limit, length), size=count)

@@ -32,7 +32,7 @@ class Export:
     out: Path
     """Folder to write: model.safetensors and model.json."""
     card: Path
-    """JSON with what the runs do not know: id, title, organs, modality, recommended, licence ..."""
+    """JSON with what the runs do not know: id, title, organs, modality, recommended, license ..."""
     diffusion: Path = Path("runs/anomaly_diffusion")
     """Run folder of the diffusion network."""
     classifier: Path = Path("runs/anomaly_classifier")
@@ -46,7 +46,8 @@ class Export:
 def export(settings: Export) -> dict[str, Any]:
     """Write an anomaly model with averaged weights.
 
-    Returns: its card as written.
+    Returns:
+        its card as written.
 
     Raises:
         FileNotFoundError, RunError, SliceSetError: if a run or its slice set is missing or damaged.

@@ -111,13 +111,14 @@ def write_datalist(scans: list[Scan], path: Path, name: str) -> None:
 
 
 def scans_of_folder(folder: Path, organ: str | None = None) -> tuple[str, list[Scan]]:
-    """Recognise a data set by the layout of its folder.
+    """Recognize a data set by the layout of its folder.
 
     Args:
         folder: top folder of the data set as its authors pack it.
         organ: for AbdomenAtlas, whose masks are taken: one of ORGANS, or None for all three.
 
-    Returns: name of the layout, and its scans in the order of their names.
+    Returns:
+        name of the layout, and its scans in the order of their names.
 
     Raises:
         FileNotFoundError: if there is no such folder.

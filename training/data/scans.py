@@ -34,7 +34,7 @@ from training.loop.config import Checked
 CACHE_VERSION = 2
 OUTSIDE_HU = -1024
 BACKGROUND, ORGAN, TUMOR = 0, 1, 2
-# Voxel positions kept per class: enough to draw centres from, small enough to stay in memory for 10 000 scans.
+# Voxel positions kept per class: enough to draw centers from, small enough to stay in memory for 10 000 scans.
 MAX_PLACES = 50_000
 MIN_TUMORS = 3
 
@@ -62,7 +62,7 @@ class Data(Checked):
     )
     positive_share: float = number(
         *(20 / 21, 0, 1, ""),
-        "Stage 1: share of the crops centred on a labelled voxel (published ratio 20:1).",
+        "Stage 1: share of the crops centered on a labeled voxel (published ratio 20:1).",
     )
     rotate_probability: float = number(
         0.1, 0, 1, "", "Chance that a crop is turned by a multiple of 90 degrees about the S axis."
@@ -81,7 +81,7 @@ class Case:
         ct: int16 (I, J, K) HU, memory-mapped.
         labels: uint8 (I, J, K): BACKGROUND, ORGAN or TUMOR, memory-mapped; with early_only, larger tumors
             are ORGAN.
-        places: for each of the three classes, int64 (n, 3) voxel indices to centre crops on.
+        places: for each of the three classes, int64 (n, 3) voxel indices to center crops on.
         counts: voxels of organ and tumor, of which `places` are a part.
         is_phantom: whether it was generated.
     """
@@ -132,7 +132,10 @@ def prepare_cases(data: Data) -> list[Case]:
 def cached_scan(scan: Scan, cache: Path, early_only: bool = False) -> Case:
     """A scan of a datalist on the 1 mm grid; see `cached_case`.
 
-    Raises: FileNotFoundError, VolumeError, GridError: naming the file that cannot be used.
+    Raises:
+        FileNotFoundError: naming the file that cannot be used.
+        VolumeError: likewise.
+        GridError: likewise.
     """
     return cached_case(cache, _scan_key(scan), scan.name, lambda: _load(scan), early_only)
 
@@ -193,7 +196,7 @@ TUMOR_ORGANS = (2, 3, 5, 7)
 
 
 def millimetre_grid(grid: Grid) -> Grid:
-    """The RAS grid of 1 mm that covers another grid's voxel centres."""
+    """The RAS grid of 1 mm that covers another grid's voxel centers."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in grid.shape], indexing="ij"), -1)
     ras = grid.to_ras(corners.reshape(-1, 3))
     low, high = ras.min(0), ras.max(0)
@@ -280,16 +283,17 @@ def choose_case(rng: np.random.Generator, cases: list[Case], phantom_share: floa
 def draw_reconstruction_crop(
     rng: np.random.Generator, cases: list[Case], edge: int, data: Data
 ) -> NDArray[np.float32]:
-    """Crop of stage 1: centred on a labelled voxel with chance `positive_share`.
+    """Crop of stage 1: centered on a labeled voxel with chance `positive_share`.
 
-    Returns: float32 (Z, X, Y) in [-1, 1]; outside the scan its own lowest value (published: pad mode minimum).
+    Returns:
+        float32 (Z, X, Y) in [-1, 1]; outside the scan its own lowest value (published: pad mode minimum).
     """
     case = choose_case(rng, cases, data.phantom_share)
-    labelled = [value for value in (ORGAN, TUMOR) if len(case.places[value])]
-    if labelled and (rng.random() < data.positive_share or not len(case.places[BACKGROUND])):
+    labeled = [value for value in (ORGAN, TUMOR) if len(case.places[value])]
+    if labeled and (rng.random() < data.positive_share or not len(case.places[BACKGROUND])):
         # As one class: tumor voxels are then as likely as organ voxels, so count them.
-        counts = np.array([len(case.places[value]) for value in labelled], float)
-        value = int(rng.choice(labelled, p=counts / counts.sum()))
+        counts = np.array([len(case.places[value]) for value in labeled], float)
+        value = int(rng.choice(labeled, p=counts / counts.sum()))
     else:
         value = BACKGROUND
     ct, _ = _cut(rng, case, choose_center(rng, case, value), edge, data.rotate_probability)
@@ -299,17 +303,19 @@ def draw_reconstruction_crop(
 def draw_tumor_crop(
     rng: np.random.Generator, cases: list[Case], edge: int, data: Data
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Crop of stage 2: half of them centred on tumor, half on organ (published ratios [0, 1, 1]).
+    """Crop of stage 2: half of them centered on tumor, half on organ (published ratios [0, 1, 1]).
 
-    Returns: ct float32 (Z, X, Y) in [-1, 1], outside the scan 0 (published: constant padding after
-        scaling); tumor mask float32 (Z, X, Y), 0 or 1.
+    Returns:
+        ct float32 (Z, X, Y) in [-1, 1], outside the scan 0 (published: constant padding after scaling); tumor
+        mask float32 (Z, X, Y), 0 or 1.
 
-    Raises: ValueError: if no case has labels.
+    Raises:
+        ValueError: if no case has labels.
     """
-    labelled = [case for case in cases if len(case.places[ORGAN]) or len(case.places[TUMOR])]
-    if not labelled:
+    labeled = [case for case in cases if len(case.places[ORGAN]) or len(case.places[TUMOR])]
+    if not labeled:
         raise ValueError("No case has an organ or tumor mask: stage 2 needs them in the datalist.")
-    case = choose_case(rng, labelled, data.phantom_share)
+    case = choose_case(rng, labeled, data.phantom_share)
     values = [value for value in (ORGAN, TUMOR) if len(case.places[value])]
     center = choose_center(rng, case, int(rng.choice(values)))
     ct, labels = _cut(rng, case, center, edge, data.rotate_probability)
@@ -317,7 +323,7 @@ def draw_tumor_crop(
 
 
 def choose_center(rng: np.random.Generator, case: Case, value: int) -> NDArray[np.int64]:
-    """Voxel to centre a crop on: one of the class, or any voxel where the class is empty."""
+    """Voxel to center a crop on: one of the class, or any voxel where the class is empty."""
     places = case.places[value]
     if not len(places):
         return rng.integers(case.ct.shape)
@@ -327,7 +333,7 @@ def choose_center(rng: np.random.Generator, case: Case, value: int) -> NDArray[n
 def _cut(
     rng: np.random.Generator, case: Case, center: NDArray[np.int64], edge: int, turn: float
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Crop (Z, X, Y) around a centre, turned with a chance; see `cut_crop`."""
+    """Crop (Z, X, Y) around a center, turned with a chance; see `cut_crop`."""
     ct, labels = cut_crop(case, center, edge)
     if rng.random() < turn:
         quarters = int(rng.integers(1, 4))
@@ -339,7 +345,7 @@ def _cut(
 def cut_crop(
     case: Case, center: NDArray[np.int64], edge: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Crop (I, J, K) around a centre, moved to lie inside the case; int16 minimum marks padding."""
+    """Crop (I, J, K) around a center, moved to lie inside the case; int16 minimum marks padding."""
     shape = np.array(case.ct.shape)
     first = np.clip(center - edge // 2, 0, np.maximum(shape - edge, 0))
     box = tuple(slice(int(a), int(a) + edge) for a in first)

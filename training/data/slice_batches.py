@@ -66,7 +66,8 @@ class SliceBatches:
         settings: how slices are drawn and varied.
         both_kinds: whether healthy and diseased slices are needed.
 
-    Raises: ValueError: if there is only one kind of slices to train on, or the sets do not fit together.
+    Raises:
+        ValueError: if there is only one kind of slices to train on, or the sets do not fit together.
     """
 
     def __init__(
@@ -183,7 +184,9 @@ class SliceConfig(Protocol):
 def open_batches(config: SliceConfig) -> SliceBatches:
     """The slices of a run's configuration.
 
-    Raises: FileNotFoundError, ValueError: if the set is missing or cannot be used.
+    Raises:
+        FileNotFoundError: if the set is missing or cannot be used.
+        ValueError: likewise.
     """
     folder = config.data.folder
     train, validation = (read_slice_set(folder / split) for split in ("train", "validation"))

@@ -75,8 +75,12 @@ def patient_slices(
         rules: which slices are taken.
         surplus: diseased less healthy slices in the set so far.
         span: first and one past the last slice that may be taken.
-    Returns: the slices, or None if the patient has none to give.
-    Raises: AnomalyError: the images cannot be prepared.
+
+    Returns:
+        the slices, or None if the patient has none to give.
+
+    Raises:
+        AnomalyError: the images cannot be prepared.
     """
     stack = prepare(patient, made_for, span)
     axis = stack.axis
@@ -170,7 +174,7 @@ def _largest_mm2(mask: NDArray[np.bool_], grid: Grid, axis: int) -> float:
 
 
 def _carried(stack: SliceStack, labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels (I, J, K) of the input on the pixels of the slices, nearest neighbour; (n, H, W)."""
+    """Labels (I, J, K) of the input on the pixels of the slices, nearest neighbor; (n, H, W)."""
     planes = []
     for index, crop in zip(stack.indices, stack.grids, strict=True):
         box = [slice(0, n) for n in stack.grid.shape]

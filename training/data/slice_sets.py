@@ -172,7 +172,9 @@ class SliceSetWriter:
         made_for: how the images are prepared.
         settings: everything that decides about the slices, JSON-ready; a set is continued only with equal ones.
         capacity: most slices that can come; the files are sparse until then.
-    Raises: SliceSetError: the folder holds a set of other settings.
+
+    Raises:
+        SliceSetError: the folder holds a set of other settings.
     """
 
     def __init__(
@@ -318,7 +320,9 @@ def _tupled(value: Any) -> Any:
 def _read_facts(folder: Path) -> dict[str, Any]:
     """set.json, checked.
 
-    Raises: FileNotFoundError, SliceSetError: as `read_slice_set`.
+    Raises:
+        FileNotFoundError: as `read_slice_set`.
+        SliceSetError: likewise.
     """
     path = folder / SET_FILE
     if not path.is_file():

@@ -150,7 +150,10 @@ def scans_of(data: Path, organ: str | None) -> list[Scan]:
 def scan_patient(scan: Scan) -> Patient:
     """Read a CT scan and its masks.
 
-    Raises: VolumeError, GridError, DatalistError: naming the file that cannot be used.
+    Raises:
+        VolumeError: naming the file that cannot be used.
+        GridError: likewise.
+        DatalistError: likewise.
     """
     volume = read_volume(Path(scan.image))
     masks = []
@@ -194,7 +197,10 @@ def brats_folders(data: Path) -> list[tuple[str, dict[str, Path], Path]]:
 def brats_patient(name: str, files: Mapping[str, Path], labels: Path) -> Patient:
     """Read the sequences of a case; the brain is where any of them is above 0 (BraTS is skull-stripped).
 
-    Raises: VolumeError, GridError, DatalistError: naming the file that cannot be used.
+    Raises:
+        VolumeError: naming the file that cannot be used.
+        GridError: likewise.
+        DatalistError: likewise.
     """
     volumes = {sequence: read_volume(path) for sequence, path in files.items()}
     segmentation = read_volume(labels)
@@ -217,7 +223,8 @@ def split_patients(
 ) -> dict[str, list[str]]:
     """Deal patients to train, validation and test; each share above 0 gets at least one where there are enough.
 
-    Raises: ValueError: the shares are not three numbers of 0 or more with a sum of 1.
+    Raises:
+        ValueError: the shares are not three numbers of 0 or more with a sum of 1.
     """
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(

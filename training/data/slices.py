@@ -150,8 +150,12 @@ Wishes = (
 def draw_slices(wishes: Phantoms | Scans | Brats) -> list[Path]:
     """Draw the sets of a command, or continue them.
 
-    Returns: the folders of the sets.
-    Raises: ValueError, OSError: naming what cannot be used.
+    Returns:
+        the folders of the sets.
+
+    Raises:
+        ValueError: naming what cannot be used.
+        OSError: likewise.
     """
     reader: Callable[[str], Patient]
     parts: Mapping[str, list[str]]

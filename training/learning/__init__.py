@@ -1,1 +1,1 @@
-"""Programs of learning from few labelled slices (Alshenoudy et al., 2023)."""
+"""Programs of learning from few labeled slices (Alshenoudy et al., 2023)."""

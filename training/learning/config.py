@@ -39,7 +39,7 @@ class RepresentationConfig(SliceRun):
 
 @dataclass(frozen=True)
 class LabelledData(Checked):
-    """Labelled slices: few to learn from, many to be measured on."""
+    """Labeled slices: few to learn from, many to be measured on."""
 
     folder: Path = option(
         Path("runs/slices"),
@@ -49,7 +49,7 @@ class LabelledData(Checked):
     )
     split: Literal["patients", "slices"] = option(
         "patients",
-        "patients: labelled slices come from the set train, figures from the set test, no patient "
+        "patients: labeled slices come from the set train, figures from the set test, no patient "
         "is in both. slices: as published, all are shuffled and dealt out: patients are in both; "
         "the run says how many.",
     )
@@ -58,10 +58,10 @@ class LabelledData(Checked):
         "Most slices that are measured on; 0: all (slices: all that are not in the pool).",
     )
     pool: int = number(
-        757, 1, 10**9, "slices", "Split by slices: how many the labelled ones are drawn from."
+        757, 1, 10**9, "slices", "Split by slices: how many the labeled ones are drawn from."
     )
     with_tumor: bool = option(
-        False, "Draw the labelled slices only among those with tumor (published: among all)."
+        False, "Draw the labeled slices only among those with tumor (published: among all)."
     )
 
 
@@ -76,13 +76,13 @@ class Plateau(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class FewLabelsRun(SliceRun):
-    """Runs that fill a table: one for each number of labelled slices and each seed."""
+    """Runs that fill a table: one for each number of labeled slices and each seed."""
 
     run: Path = option(
         Path("runs/few_labels"),
         "Folder of the table and of the runs; the same command resumes what is there.",
     )
-    counts: tuple[int, ...] = option(PAPER_COUNTS, "Numbers of labelled slices.", lasting=False)
+    counts: tuple[int, ...] = option(PAPER_COUNTS, "Numbers of labeled slices.", lasting=False)
     seeds: tuple[int, ...] = option(
         PAPER_SEEDS,
         "Of the choice of the slices, the noise, the weights and the order.",
@@ -108,7 +108,7 @@ class FewLabelsRun(SliceRun):
 
 @dataclass(frozen=True, kw_only=True)
 class PixelClassifierConfig(FewLabelsRun):
-    """Runs of pixel classifiers, one for each number of labelled slices and each seed."""
+    """Runs of pixel classifiers, one for each number of labeled slices and each seed."""
 
     run: Path = inherited(FewLabelsRun, "run", Path("runs/pixel_classifier"))
     blocks: tuple[int, ...] = option((16, 17, 18), "Its decoder blocks.")
@@ -117,14 +117,14 @@ class PixelClassifierConfig(FewLabelsRun):
         1, 1, 64, "", "Classifiers that vote (published code: 1; Baranchuk et al.: 10)."
     )
     epochs: int = number(
-        8, 1, 10**6, "epochs", "Passes over all pixels of the labelled slices.", lasting=False
+        8, 1, 10**6, "epochs", "Passes over all pixels of the labeled slices.", lasting=False
     )
     batch: int = number(64, 2, 10**6, "pixels", "Pixels per step.")
     samples: int = number(
         1, 1, 10**15, "pixels", "Of one run; follows from the slices and `epochs`.", lasting=False
     )
     flip: float = number(
-        0.5, 0, 1, "", "Chance that a labelled slice is mirrored before its features are taken."
+        0.5, 0, 1, "", "Chance that a labeled slice is mirrored before its features are taken."
     )
     optimizer: Optimizer = Optimizer(lr=1e-4, clip=0.0)
     reporting: Reporting = Reporting(stats=10**6, checkpoint=10**7, pictures=10**9)
@@ -132,7 +132,7 @@ class PixelClassifierConfig(FewLabelsRun):
 
 @dataclass(frozen=True)
 class Variations(Checked):
-    """How labelled slices are varied while a whole network learns from them; chances and largest changes."""
+    """How labeled slices are varied while a whole network learns from them; chances and largest changes."""
 
     flip: float = number(0.2, 0, 1, "", "Mirrored left to right, and mirrored front to back.")
     rotate: float = number(0.2, 0, 1, "", "Turned by up to 30 degrees.")
@@ -148,7 +148,7 @@ class Variations(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(FewLabelsRun):
-    """Runs of whole networks on labelled slices, one for each number of them and each seed."""
+    """Runs of whole networks on labeled slices, one for each number of them and each seed."""
 
     run: Path = inherited(FewLabelsRun, "run", Path("runs/finetune_denoiser"))
     begin: Literal["diffusion", "nothing"] = option(
@@ -163,9 +163,9 @@ class FinetuneConfig(FewLabelsRun):
     freeze_encoder: bool = option(
         True, "Input and middle blocks keep the weights of the diffusion model (published)."
     )
-    epochs: int = number(250, 1, 10**6, "epochs", "Passes over all labelled slices.", lasting=False)
+    epochs: int = number(250, 1, 10**6, "epochs", "Passes over all labeled slices.", lasting=False)
     batch: int = number(
-        64, 1, 65536, "slices", "Slices per step; all labelled slices where these are fewer."
+        64, 1, 65536, "slices", "Slices per step; all labeled slices where these are fewer."
     )
     samples: int = number(
         1, 1, 10**15, "slices", "Of one run; follows from the slices and `epochs`.", lasting=False
@@ -182,4 +182,4 @@ def check_table(counts: tuple[int, ...], seeds: tuple[int, ...]) -> None:
         if not values or len(set(values)) < len(values) or min(values) < 0:
             raise ValueError(f"{name} must be different numbers of 0 or more; got {values}")
     if 0 in counts:
-        raise ValueError("counts: nothing can be learned from 0 labelled slices")
+        raise ValueError("counts: nothing can be learned from 0 labeled slices")

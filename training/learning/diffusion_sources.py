@@ -41,8 +41,11 @@ class DiffusionSource:
 def open_diffusion(path: Path, made_for: SliceFormat) -> DiffusionSource:
     """Open a diffusion model for slices of a format.
 
-    Raises: FileNotFoundError, RunError, ModelError: there is none, or it is damaged. ValueError: it was made for
-        other slices.
+    Raises:
+        FileNotFoundError: there is none, or it is damaged.
+        RunError: likewise.
+        ModelError: likewise.
+        ValueError: it was made for other slices.
     """
     if (path / CHECKPOINT_NAME).is_file():
         return _of_run(path, made_for)

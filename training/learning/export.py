@@ -21,7 +21,7 @@ class Export:
     out: Path
     """Folder to write: model.safetensors and model.json."""
     card: Path
-    """JSON with what the run does not know: id, title, organs, licence ...; extra.features {"blocks", "timesteps"} are
+    """JSON with what the run does not know: id, title, organs, license ...; extra.features {"blocks", "timesteps"} are
     the features that `difftumor learn` takes unless told otherwise."""
     run: Path = Path("runs/representation")
     """Run folder."""
@@ -34,9 +34,14 @@ class Export:
 def export(settings: Export) -> dict[str, Any]:
     """Write a representation model with averaged weights.
 
-    Returns: its card as written.
-    Raises: FileNotFoundError, RunError, SliceSetError: the run or its slice set is missing or damaged. ModelError: the
-        card is not valid or the folder exists.
+    Returns:
+        its card as written.
+
+    Raises:
+        FileNotFoundError: the run or its slice set is missing or damaged.
+        RunError: likewise.
+        SliceSetError: likewise.
+        ModelError: the card is not valid or the folder exists.
     """
     run = read_run(settings.run)
     slices = read_slice_set(run.data / "train")

@@ -1,4 +1,4 @@
-"""What the programs of paper B share: a run for each number of labelled slices and each seed, and the table of all.
+"""What the programs of paper B share: a run for each number of labeled slices and each seed, and the table of all.
 
     run/n010_s16/        a run of training.loop.loop (see training/loop/runs.py), and figures.json when it is measured
     run/results.json     all figures; run/results.md the table for people
@@ -51,9 +51,9 @@ class Method(Generic[ConfigT]):
     """What differs between the programs.
 
     Attributes:
-        units: what is drawn for a step, per labelled slice: its pixels, or 1.
+        units: what is drawn for a step, per labeled slice: its pixels, or 1.
         build: the Program of a run (see training.loop.loop).
-        prepare: (configuration of one run, labelled slices, their format) -> data of the run.
+        prepare: (configuration of one run, labeled slices, their format) -> data of the run.
         predictor: (configuration of one run, trained weights, format) -> what labels slices.
         saw_tests: (configuration) -> whether what it starts from has seen the slices that are measured on.
     """
@@ -68,7 +68,8 @@ class Method(Generic[ConfigT]):
 def run_table(config: ConfigT, method: Method[ConfigT]) -> int:
     """Do all runs of a configuration and write the table.
 
-    Returns: exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
+    Returns:
+        exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
     """
     return exit_code(config, lambda: fill_table(config, method))
 
@@ -76,8 +77,13 @@ def run_table(config: ConfigT, method: Method[ConfigT]) -> int:
 def fill_table(config: ConfigT, method: Method[ConfigT]) -> bool:
     """The same without exit codes.
 
-    Returns: whether all runs are complete; False if a signal stopped one.
-    Raises: RunError, FileNotFoundError, ValueError: as `training.loop.loop.train`; also several devices.
+    Returns:
+        whether all runs are complete; False if a signal stopped one.
+
+    Raises:
+        RunError: as `training.loop.loop.train`; also several devices.
+        FileNotFoundError: likewise.
+        ValueError: likewise.
     """
     if (
         config.hardware.devices * config.hardware.nodes > 1
@@ -98,7 +104,7 @@ def fill_table(config: ConfigT, method: Method[ConfigT]) -> bool:
             if stored == wanted:
                 logger.info("%s is done", one.run)
                 continue
-        slices: LabelledSlices = split.labelled(one.count, one.seed, one.data.with_tumor)
+        slices: LabelledSlices = split.labeled(one.count, one.seed, one.data.with_tumor)
 
         def prepare(one: ConfigT, labelled: LabelledSlices = slices) -> Any:
             return method.prepare(one, labelled, made_for)
@@ -126,7 +132,7 @@ def cells(config: ConfigT, units: int) -> Iterator[ConfigT]:
 
     Args:
         config: of the table.
-        units: what is drawn for a step, per labelled slice.
+        units: what is drawn for a step, per labeled slice.
     """
     for count in config.counts:
         batch = min(config.batch, count * units)
@@ -202,7 +208,8 @@ def measured(split: Split, predict: Predict) -> dict[str, Any]:
 def write_results(folder: Path) -> None:
     """All figures in a folder as JSON, and the table: mean and standard deviation over the seeds.
 
-    Raises: RunError: the folder holds runs of different settings.
+    Raises:
+        RunError: the folder holds runs of different settings.
     """
     rows = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{FIGURES}"))
@@ -219,7 +226,7 @@ def write_results(folder: Path) -> None:
         f"Mean over {rows[0]['slices']} slices, then mean (standard deviation) over the seeds. "
         + leaked(rows[0]["leak"]),
         "",
-        "| labelled slices | seeds | "
+        "| labeled slices | seeds | "
         + " | ".join(f"{region} {name}" for region in REGIONS for name in MEASURES)
         + " |",
         "|---" * (2 + len(REGIONS) * len(MEASURES)) + "|",

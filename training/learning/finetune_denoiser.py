@@ -1,7 +1,7 @@
 """A noise predictor fine-tuned into a segmenter, `python -m training.learning.finetune_denoiser paper|demo|tiny`.
 
 Alshenoudy et al., "Semi-supervised brain tumor segmentation using diffusion models": the last layers of the diffusion
-model become a new convolution, and its decoder (or all of it) learns from a few labelled slices with noise on them.
+model become a new convolution, and its decoder (or all of it) learns from a few labeled slices with noise on them.
 With --begin nothing a network of the same shape learns from the same slices without what the diffusion model knows.
 One run for each number of slices and each seed; see training/learning/few_labels.py.
 """
@@ -45,7 +45,7 @@ SLICES_AT_ONCE = 16
 
 @dataclass(frozen=True, eq=False)
 class FinetuneData:
-    """Labelled slices, their format, and the diffusion model that is begun with."""
+    """Labeled slices, their format, and the diffusion model that is begun with."""
 
     slices: LabelledSlices
     made_for: SliceFormat
@@ -162,7 +162,7 @@ class FinetuneTraining:
         return {"loss": loss.detach(), "factor": factor}
 
     def picture(self) -> NDArray[np.float32]:
-        """The first labelled slices, their labels, and what the network says."""
+        """The first labeled slices, their labels, and what the network says."""
         slices = self.data.slices
         count = min(4, len(slices))
         return label_picture(

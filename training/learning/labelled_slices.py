@@ -1,4 +1,4 @@
-"""Few labelled slices to learn from and many to be measured on; which they are, and what a split leaks."""
+"""Few labeled slices to learn from and many to be measured on; which they are, and what a split leaks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LabelledSlices:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Where labelled slices are drawn from, and what they are measured on.
+    """Where labeled slices are drawn from, and what they are measured on.
 
     Attributes:
         pool, pool_rows: set and its rows to draw from.
@@ -57,17 +57,18 @@ class Split:
     test_rows: NDArray[np.int64]
     leak: dict[str, Any]
 
-    def labelled(self, count: int, seed: int, with_tumor: bool) -> LabelledSlices:
-        """Draw the labelled slices of a run; of one seed, more slices hold the fewer.
+    def labeled(self, count: int, seed: int, with_tumor: bool) -> LabelledSlices:
+        """Draw the labeled slices of a run; of one seed, more slices hold the fewer.
 
-        Raises: ValueError: the pool has fewer.
+        Raises:
+            ValueError: the pool has fewer.
         """
         rows = self.pool_rows
         if with_tumor:
             rows = rows[self.pool.diseased[rows]]
         if len(rows) < count:
             raise ValueError(
-                f"{count} labelled slices are asked for, but {self.pool.folder} has {len(rows)} to draw from. Ask for "
+                f"{count} labeled slices are asked for, but {self.pool.folder} has {len(rows)} to draw from. Ask for "
                 "fewer (--counts), or draw more patients with training.data.slices."
             )
         order = np.random.default_rng(seed).permutation(len(rows))
@@ -81,7 +82,9 @@ class Split:
 def split_of(settings: LabelledData) -> Split:
     """Open the slice sets of a run.
 
-    Raises: FileNotFoundError, ValueError: a set is missing or cannot be used.
+    Raises:
+        FileNotFoundError: a set is missing or cannot be used.
+        ValueError: likewise.
     """
     train, test = (read_slice_set(settings.folder / split) for split in ("train", "test"))
     if train.format != test.format:
@@ -131,7 +134,8 @@ def taken(slices: SliceSet, rows: NDArray[np.int64]) -> LabelledSlices:
 def joined_sets(sets: Sequence[SliceSet]) -> SliceSet:
     """Several sets of one format as one, in memory.
 
-    Raises: ValueError: their formats differ.
+    Raises:
+        ValueError: their formats differ.
     """
     first = sets[0]
     if any(each.format != first.format for each in sets):
@@ -170,8 +174,11 @@ def measure(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str
     """Figures of each region in one slice; NaN where a figure does not exist (Dice: where both are empty).
 
     Args:
-        prediction, truth: labels (H, W).
-    Returns: region -> measure -> value.
+        prediction: labels (H, W).
+        truth: likewise.
+
+    Returns:
+        region -> measure -> value.
     """
     found = {}
     for region, labels in REGIONS.items():

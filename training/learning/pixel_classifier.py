@@ -1,6 +1,6 @@
 """Pixel classifiers on diffusion features, `python -m training.learning.pixel_classifier paper|demo|tiny`.
 
-Alshenoudy et al., "Semi-supervised brain tumor segmentation using diffusion models": all pixels of a few labelled
+Alshenoudy et al., "Semi-supervised brain tumor segmentation using diffusion models": all pixels of a few labeled
 slices, features of decoder blocks, weighted cross-entropy, Adam (AMSGrad).  One run for each number of slices and
 each seed; see training/learning/few_labels.py.
 """
@@ -41,7 +41,7 @@ PIXELS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """All pixels of the labelled slices.
+    """All pixels of the labeled slices.
 
     Attributes:
         features: float32 (N, F); N runs over slices, rows, columns.
@@ -66,7 +66,8 @@ def features_of(
 ) -> Tensor:
     """Features of all pixels, float32 (n * H * W, F) on the CPU.
 
-    Raises: ValueError: the network has no such block or timestep.
+    Raises:
+        ValueError: the network has no such block or timestep.
     """
     place = torch.device(device)
     unet, schedule = source.unet.to(place), source.schedule.to(device=place)
@@ -79,7 +80,7 @@ def features_of(
 
 
 def prepare(config: PixelClassifierConfig, slices: LabelledSlices, made_for: SliceFormat) -> Pixels:
-    """Look at the labelled slices with the diffusion model, once; some are mirrored first (as published)."""
+    """Look at the labeled slices with the diffusion model, once; some are mirrored first (as published)."""
     rng = np.random.default_rng([config.seed, FLIPS])
     mirrored = rng.random(len(slices)) < config.flip
     images, labels = slices.images.copy(), slices.labels.copy()
@@ -142,7 +143,7 @@ class PixelClassifierTraining:
         return {"loss": loss, "factor": factor}
 
     def picture(self) -> NDArray[np.float32]:
-        """The first labelled slices, their labels, and what the classifiers say."""
+        """The first labeled slices, their labels, and what the classifiers say."""
         slices = self.pixels.slices
         count = min(4, len(slices))
         pixels = count * slices.labels[0].size

@@ -111,7 +111,9 @@ class RepresentationTraining:
 def open_batches(config: RepresentationConfig) -> SliceBatches:
     """The slices of a run; says what is leaked if test slices are among them.
 
-    Raises: FileNotFoundError, ValueError: if the set is missing or cannot be used.
+    Raises:
+        FileNotFoundError: if the set is missing or cannot be used.
+        ValueError: likewise.
     """
     folder = config.data.folder
     train, validation = (read_slice_set(folder / split) for split in ("train", "validation"))

@@ -1,4 +1,4 @@
-"""Labelled slices varied at random while a whole network learns from them: mirrored, turned, scaled, brightened.
+"""Labeled slices varied at random while a whole network learns from them: mirrored, turned, scaled, brightened.
 
 Alshenoudy et al.: mirrored with a chance of 0.2 along each axis, turned by up to 30 degrees (0.2), scaled and moved
 (0.1), values raised to a power of 0.5 to 1.25 (0.2).  The grain and the gain of each channel are ours; nnU-Net has
@@ -35,7 +35,9 @@ def vary(
         chances: of each variation.
         rng: where the draws come from.
         intensity_range: lowest and highest value of the images.
-    Returns: images float32 (n, C, H, W), and labels int64 (n, H, W); pixels of labels are never mixed.
+
+    Returns:
+        images float32 (n, C, H, W), and labels int64 (n, H, W); pixels of labels are never mixed.
     """
     count, channels = images.shape[:2]
     low, high = intensity_range

@@ -30,7 +30,8 @@ def run_export(
         program: module name, for --help.
         args: command line; that of the process if None.
 
-    Returns: the exit code.
+    Returns:
+        the exit code.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     settings = tyro.cli(kind, args=args, prog=f"python -m {program}")

@@ -83,7 +83,8 @@ Prepare = Callable[[Any], Any]
 def run_program(config: RunConfig, build: Build, prepare: Prepare) -> int:
     """What the programs' `main` do with their configuration (see `train`).
 
-    Returns: exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
+    Returns:
+        exit code: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit.
     """
     try:
         return exit_code(config, lambda: train(config, build, prepare))
@@ -101,7 +102,9 @@ def exit_code(config: Any, work: Callable[[], bool]) -> int:
     Args:
         config: has `dry_run`.
         work: returns False if a signal stopped it.
-    Returns: 0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit the run.
+
+    Returns:
+        0 complete (or --dry-run), 1 failed or stopped by a signal, 2 settings that do not fit the run.
     """
     if config.dry_run:
         sys.stdout.write(as_json(config))
@@ -127,7 +130,8 @@ def train(config: RunConfig, build: Build, prepare: Prepare) -> bool:
         build: (fabric, config, data) -> program.
         prepare: config -> data; the first process does it before the others.
 
-    Returns: whether the run is complete; False if a signal stopped it.
+    Returns:
+        whether the run is complete; False if a signal stopped it.
 
     Raises:
         RunError: if the folder holds a run of other settings.
@@ -186,7 +190,8 @@ def train(config: RunConfig, build: Build, prepare: Prepare) -> bool:
 def make_fabric(config: RunConfig) -> Fabric:
     """Start the processes that the configuration or torchrun asks for.
 
-    Raises: ValueError: if CUDA is asked for and absent.
+    Raises:
+        ValueError: if CUDA is asked for and absent.
     """
     hardware = config.hardware
     if hardware.accelerator == "cuda" and not torch.cuda.is_available():

@@ -14,7 +14,8 @@ def auroc(truth: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
         truth: bool, any shape.
         scores: same shape.
 
-    Returns: 0 to 1; nan where there is only one kind.
+    Returns:
+        0 to 1; nan where there is only one kind.
     """
     truth = np.asarray(truth, bool).ravel()
     ranks = rankdata(np.asarray(scores, np.float64).ravel())

@@ -36,9 +36,11 @@ class RunError(ValueError):
 def open_run(config: RunConfig) -> dict[str, Any] | None:
     """Make the run folder, or find what is to be resumed in it.
 
-    Returns: the checkpoint (see above), or None for a new run.
+    Returns:
+        the checkpoint (see above), or None for a new run.
 
-    Raises: RunError: if the folder holds a run of other settings.
+    Raises:
+        RunError: if the folder holds a run of other settings.
     """
     folder = config.run
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 def shares(fabric: Fabric, batch: int, microbatch: int) -> list[int]:
     """How many crops this process handles in each of its passes of one step.
 
-    Raises: ValueError: if the batch cannot be divided evenly.
+    Raises:
+        ValueError: if the batch cannot be divided evenly.
     """
     if batch % fabric.world_size:
         raise ValueError(
@@ -27,8 +28,9 @@ def shares(fabric: Fabric, batch: int, microbatch: int) -> list[int]:
 def passes(counts: Sequence[int]) -> Iterator[tuple[slice, float, bool]]:
     """The passes of one step, for `counts` of `shares`.
 
-    Returns: of each pass its rows of the step's batch, its share of them (0 to 1, the weight of its loss), and whether
-        another pass follows (gradients are then not yet exchanged between processes).
+    Returns:
+        of each pass its rows of the step's batch, its share of them (0 to 1, the weight of its loss), and
+        whether another pass follows (gradients are then not yet exchanged between processes).
     """
     first = 0
     for number, count in enumerate(counts):
@@ -41,7 +43,8 @@ def update(
 ) -> dict[str, Tensor | float]:
     """Clip the gradient to the norm `clip` (0: not at all), step, and clear the gradient.
 
-    Returns: for the report, "gradient": its norm before clipping; nothing if it was not clipped.
+    Returns:
+        for the report, "gradient": its norm before clipping; nothing if it was not clipped.
     """
     facts: dict[str, Tensor | float] = {}
     if clip:

@@ -29,7 +29,7 @@ class SegmentationData(Checked):
         "Organ whose tumors are segmented; decides where tumors are put and how they are blended.",
     )
     datalist: Path | None = option(
-        None, "Scans with labelled tumors (see training/data/datalists.py)."
+        None, "Scans with labeled tumors (see training/data/datalists.py)."
     )
     healthy: Path | None = option(
         None, "Datalist of scans with the organ's mask and without tumors, for synthesis."
@@ -52,11 +52,11 @@ class SegmentationData(Checked):
     )
     positive_share: float = number(
         *(0.5, 0, 1, ""),
-        "Share of the crops centred on organ or tumor; the others on the rest of the body.",
+        "Share of the crops centered on organ or tumor; the others on the rest of the body.",
     )
     tumor_share: float = number(
         *(0.0, 0, 1, ""),
-        "Share of those that is centred on a tumor where there is one; 0: all labelled voxels "
+        "Share of those that is centered on a tumor where there is one; 0: all labeled voxels "
         "alike (published).",
     )
     cache: Path = option(

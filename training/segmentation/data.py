@@ -52,7 +52,7 @@ class Scans:
     """What a run learns from and is validated on.
 
     Attributes:
-        real: scans with labelled tumors.
+        real: scans with labeled tumors.
         healthy: scans without, in which tumors are synthesized.
         validation: scans with tumors of other patients.
     """
@@ -105,7 +105,8 @@ def patient_of(scan: Scan) -> str:
 def held_back_patients(patients: Iterable[str], data: SegmentationData) -> frozenset[str]:
     """The patients of the fold that is held back: dealt in turn, in an order that only their names decide.
 
-    Raises: ValueError: if there are fewer patients than folds.
+    Raises:
+        ValueError: if there are fewer patients than folds.
     """
     names = sorted(set(patients), key=lambda name: hashlib.sha256(name.encode()).digest())
     if not names or data.folds == 1:
@@ -171,7 +172,7 @@ def _check(scans: Scans) -> None:
 def draw_crop(
     rng: np.random.Generator, case: Case, edge: int, data: SegmentationData, *, healthy: bool
 ) -> Crop:
-    """Cut a crop of `edge` voxels of 1 mm (published: half of them centred on organ or tumor).
+    """Cut a crop of `edge` voxels of 1 mm (published: half of them centered on organ or tumor).
 
     A crop of a healthy scan must show enough of the organ to hold a tumor: it is drawn again until it exceeds the
     volume of a ball, whose radius is relaxed by and by.
@@ -187,7 +188,7 @@ def draw_crop(
 
 
 def _center(rng: np.random.Generator, case: Case, data: SegmentationData) -> NDArray[np.int64]:
-    """Voxel to centre a crop on."""
+    """Voxel to center a crop on."""
     organ, tumor = case.counts
     if rng.random() >= data.positive_share:
         return choose_center(rng, case, BACKGROUND)

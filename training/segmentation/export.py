@@ -25,7 +25,7 @@ class Export:
     out: Path
     """Folder to write: model.safetensors and model.json."""
     card: Path
-    """JSON with what the run does not know: id, title, licence, citation, recommended, training_data ..."""
+    """JSON with what the run does not know: id, title, license, citation, recommended, training_data ..."""
     run: Path = Path("runs/segmentation")
     """Run folder."""
     precision: Literal["float32", "float16"] = "float32"
@@ -37,7 +37,8 @@ class Export:
 def export(settings: Export) -> dict[str, Any]:
     """Write a segmentation model.
 
-    Returns: its card as written.
+    Returns:
+        its card as written.
 
     Raises:
         FileNotFoundError, RunError: if the run is missing, damaged or was never validated.

@@ -1,4 +1,4 @@
-"""Tumors synthesized in the crops that a segmenter learns from, by stages 1 and 2 or by the modelling-based baseline.
+"""Tumors synthesized in the crops that a segmenter learns from, by stages 1 and 2 or by the modeling-based baseline.
 
 Chen et al., CVPR 2024, stage 3.  Shapes are drawn by the threads that prepare crops (`plan`); the networks, loaded
 once for a whole run, paint them on the training device (`paint`).
@@ -54,7 +54,9 @@ class TumorPainter:
         organ: of the scans.
         device: where the models compute, as `devices.resolve_device` takes it.
 
-    Raises: ModelError: a model is not installed or is none of synthesis. DeviceError: no such device.
+    Raises:
+        ModelError: a model is not installed or is none of synthesis.
+        DeviceError: no such device.
     """
 
     def __init__(self, settings: Synthesis, organ: Organ, device: str) -> None:

@@ -49,11 +49,12 @@ class Reconstruction(nn.Module):
 
         Args:
             x: (B, 1, Z, X, Y) in [-1, 1].
-            noise: added to the latent instead of quantising it; None quantises.
+            noise: added to the latent instead of quantising it; None quantizes.
             full_depth: whether the decoder's residual blocks at full resolution take part.
 
-        Returns: reconstruction (B, 1, Z, X, Y); latent (B, dim, Z/4, X/4, Y/4); indices of the codes,
-            int64 (B, Z/4, X/4, Y/4), empty without quantiser.
+        Returns:
+            reconstruction (B, 1, Z, X, Y); latent (B, dim, Z/4, X/4, Y/4); indices of the codes, int64 (B, Z/4,
+            X/4, Y/4), empty without quantizer.
         """
         z = self.vqgan.encode(x)
         if noise is not None:
@@ -170,7 +171,7 @@ class AutoencoderTraining:
     def _loss(
         self, x: Tensor, output: Tensor, z: Tensor, indices: Tensor, judged: bool, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Everything the autoencoder minimises, and the terms for the report."""
+        """Everything the autoencoder minimizes, and the terms for the report."""
         weights, settings = self.config.losses, self.config.codebook
         parts = {
             "l1": (output - x).abs().mean(),
@@ -215,7 +216,7 @@ class AutoencoderTraining:
         return total
 
     def _latent_noise(self, rng: np.random.Generator, x: Tensor) -> Tensor:
-        """Noise in the latent's shape that stands in for the quantiser before it starts."""
+        """Noise in the latent's shape that stands in for the quantizer before it starts."""
         shape = (len(x), self.config.network.embedding_dim, *(size // 4 for size in x.shape[2:]))
         noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(
             self.config.codebook.noise
@@ -223,7 +224,7 @@ class AutoencoderTraining:
         return torch.from_numpy(noise).to(x.device)
 
     def _no_noise(self, x: Tensor) -> Tensor | None:
-        """What `Reconstruction` takes to do what inference does; before the codes exist, no quantiser."""
+        """What `Reconstruction` takes to do what inference does; before the codes exist, no quantizer."""
         if bool(self.vqgan.codebook.N.any()):
             return None
         return x.new_zeros(

@@ -1,4 +1,4 @@
-"""How the quantiser's codes follow the latents: moving averages, and new starts for codes nobody uses.
+"""How the quantizer's codes follow the latents: moving averages, and new starts for codes nobody uses.
 
 The buffers are those of difftumor.networks.vqgan.Codebook (van den Oord et al. 2017, appendix A.1, with the random
 restarts of TATS, Ge et al. 2022).  They are saved with the model, and `N`, `z_avg` are the whole state, so a resumed
@@ -77,7 +77,8 @@ def update(
         reduce: sum of a tensor over all processes.
         broadcast: the first process's tensor, for all processes.
 
-    Returns: number of codes that were restarted.
+    Returns:
+        number of codes that were restarted.
     """
     vectors = z.detach().float().movedim(1, -1).reshape(-1, z.shape[1])
     flat = indices.reshape(-1)

@@ -22,11 +22,11 @@ class AutoencoderNetwork(Checked):
 
 @dataclass(frozen=True)
 class CodebookTraining(Checked):
-    """How the quantiser learns."""
+    """How the quantizer learns."""
 
     start: int = number(
         *(0, 0, 10**12, "samples"),
-        "Samples after which latents are quantised and the codes are set from them (published: 0).",
+        "Samples after which latents are quantized and the codes are set from them (published: 0).",
         lasting=False,
     )
     decay: float = number(0.99, 0, 1, "", "Moving average of counts and sums.")
@@ -38,13 +38,13 @@ class CodebookTraining(Checked):
     limit: float = number(
         *(0.0, 0, 1e9, ""),
         "Codes are kept within +-limit, so that the few extreme ones do not squeeze the "
-        "normalised latent; 0: no limit (published).",
+        "normalized latent; 0: no limit (published).",
         lasting=False,
     )
     commitment: float = number(0.25, 0, 1e9, "", "Weight of the commitment loss.")
     noise: float = number(
         *(0.0, 0, 10, ""),
-        "Before `start`: standard deviation of noise on the latent, standing in for the quantiser.",
+        "Before `start`: standard deviation of noise on the latent, standing in for the quantizer.",
     )
     shrink: float = number(
         *(0.0, 0, 10, ""),

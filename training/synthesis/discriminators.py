@@ -41,7 +41,8 @@ class PatchDiscriminator(nn.Module):
         Args:
             x: (B, 1, X, Y) or (B, 1, Z, X, Y), values in [-1, 1].
 
-        Returns: logits, large where a patch looks real; the four feature maps before them.
+        Returns:
+            logits, large where a patch looks real; the four feature maps before them.
         """
         features = []
         for level in range(LEVELS):
@@ -74,7 +75,7 @@ class Discriminators(nn.Module):
         return losses[0] + losses[1]
 
     def generator_terms(self, real: Tensor, fake: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """What the autoencoder minimises: minus the mean logits, and the distance of the features."""
+        """What the autoencoder minimizes: minus the mean logits, and the distance of the features."""
         adversarial, matching = fake.new_zeros(()), fake.new_zeros(())
         pairs = (
             (self.image_discriminator, axial_slices(real, slices), axial_slices(fake, slices)),

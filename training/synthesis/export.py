@@ -28,7 +28,7 @@ class Export:
     out: Path
     """Folder to write: model.safetensors and model.json."""
     card: Path
-    """JSON with what the runs do not know: id, title, organs, licence, citation, training_data ..."""
+    """JSON with what the runs do not know: id, title, organs, license, citation, training_data ..."""
     diffusion: Path = Path("runs/latent_diffusion")
     """Run folder of stage 2."""
     autoencoder: Path | None = None
@@ -42,7 +42,8 @@ class Export:
 def export(settings: Export) -> dict[str, Any]:
     """Write a synthesis model with averaged weights.
 
-    Returns: its card as written.
+    Returns:
+        its card as written.
 
     Raises:
         FileNotFoundError, RunError: if a run is missing or damaged.

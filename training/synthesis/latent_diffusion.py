@@ -43,7 +43,7 @@ def diffusion_loss(
         eps: predicted noise (B, C, Z, X, Y).
         noise: true noise, same shape.
         mask: (B, 1, Z, X, Y), -1 outside and 1 inside the tumor.
-        mask_weight: extra weight inside; the weights are normalised to mean 1.
+        mask_weight: extra weight inside; the weights are normalized to mean 1.
     """
     difference = (eps - noise).abs()
     if not mask_weight or mask is None:

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 class Pair(NamedTuple):
     """What the denoiser learns from.
 
-    target: normalised latent of the scan, (B, dim, Z, X, Y).
-    condition: normalised latent of the scan without the tumor's voxels, and the mask in {-1, 1},
+    target: normalized latent of the scan, (B, dim, Z, X, Y).
+    condition: normalized latent of the scan without the tumor's voxels, and the mask in {-1, 1},
         (B, dim + 1, Z, X, Y).
     """
 
@@ -144,7 +144,8 @@ class LatentPool:
             rng: which.
             edge: of the window, in latent voxels.
 
-        Returns: float32 tensors without batch axis.
+        Returns:
+            float32 tensors without batch axis.
         """
         index = int(rng.integers(len(self.target)))
         window = take_window(rng, self.condition[index, -1] > 0, edge)

@@ -50,7 +50,7 @@ class SliceFormat:
         intensity_range: (0, 1) or (-1, 1).
         channel_order: names of the images, one channel each.
         modality: "CT" or "MR".
-        centred: where the crop's centre lies: on the organ of each "slice", on that of the "volume", or on the
+        centred: where the crop's center lies: on the organ of each "slice", on that of the "volume", or on the
             "field" of the image (published MR models). None: "slice" for CT, "volume" for MR.
         transposed: rows and columns swapped, as arrays read with nibabel lie (published MR models).
         percentiles: MR values outside are clipped before the min-max.

@@ -163,7 +163,7 @@ def thresholds(
         organ: bool (n, H, W); Otsu looks at its pixels.
         rule: "fixed" (Babaei et al.: 0.35 of the scaled map) or "otsu" (Wolleb et al.).
         fixed: threshold of the rule "fixed".
-        how: normalisation of the maps; those that were scaled together are separated together.
+        how: normalization of the maps; those that were scaled together are separated together.
     """
     if rule == "fixed":
         return np.full(len(scaled_planes), fixed)
@@ -198,9 +198,9 @@ def gated(
 
 
 def volume_probability(probabilities: Sequence[float]) -> float:
-    """Confidence for the whole volume: the highest mean of three neighbouring slices.
+    """Confidence for the whole volume: the highest mean of three neighboring slices.
 
-    A lesion shows in neighbouring slices; the highest single one of many would call most healthy volumes diseased.
+    A lesion shows in neighboring slices; the highest single one of many would call most healthy volumes diseased.
     """
     values = np.asarray(probabilities, np.float64)
     width = min(3, len(values))

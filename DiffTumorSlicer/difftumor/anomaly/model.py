@@ -75,13 +75,13 @@ class AnomalyModel:
     """Two networks, their noise schedule, and how they want to be used.
 
     Attributes:
-        facts: id, title, sha256, licence; JSON-ready.
+        facts: id, title, sha256, license; JSON-ready.
         card: the model's card.
         device, device_name: where it computes.
         dtype: of the two networks on the way; probabilities are always computed in float32.
         healthy_index: the label of healthy images, of both networks.
         recommended: noise_level (N, in steps of the schedule), guidance_scale (S), steps (levels of the sampler),
-            floor (least maximum of a map), map_kind, smoothing_mm, normalisation, gate_probability.
+            floor (least maximum of a map), map_kind, smoothing_mm, normalization, gate_probability.
     """
 
     def __init__(

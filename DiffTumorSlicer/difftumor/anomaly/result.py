@@ -22,7 +22,7 @@ class AnomalyResult:
     Attributes:
         grid: of the input.
         box: slices into the input that hold all computed slices.
-        map_box: float32, unnormalised, in units of the model's range; 0 outside the organ.
+        map_box: float32, unnormalized, in units of the model's range; 0 outside the organ.
         scaled_box: float32 in [0, 1]; gated slices are 0.
         mask_box: bool, where the scaled map lies above the threshold.
         healthy_box: by name of the image, the image in `box` as the guidance made it healthy, in its own type
@@ -53,7 +53,7 @@ class AnomalyResult:
 
     @property
     def map(self) -> NDArray[np.float32]:
-        """Unnormalised map on the whole grid, 0 where nothing was computed; float32 (I, J, K)."""
+        """Unnormalized map on the whole grid, 0 where nothing was computed; float32 (I, J, K)."""
         return self._whole(self.map_box)
 
     @property
@@ -158,7 +158,7 @@ class Canvas:
             slice(p.start - whole.start, p.stop - whole.start)
             for p, whole in zip(box, self._box, strict=True)
         )
-        # += because crops of a part are a box around slices that need not be neighbours.
+        # += because crops of a part are a box around slices that need not be neighbors.
         self._map[inner] += part.to_box(planes)
         base = part.images if unguided is None else unguided
         for c, name in enumerate(self._channels):

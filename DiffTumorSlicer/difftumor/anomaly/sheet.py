@@ -1,8 +1,8 @@
 """Pictures of heat maps: one slice, and the contact sheet over noise levels and guidance scales.
 
 The sheet follows figures 2 and 3 of Babaei et al. (heat maps, and what a threshold makes of them, over N and S),
-with the healthy rewritings below. Colours are those of "inferno", which stay in order for colour-blind readers
-and in print; marks are told by their outline, not by their colour alone.
+with the healthy rewritings below. Colors are those of "inferno", which stay in order for color-blind readers
+and in print; marks are told by their outline, not by their color alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from difftumor.grids import Grid
 from difftumor.images.pictures import DARK_GROUND
 from difftumor.parameters import Plane
 
-COLOURS = "inferno"
+COLORS = "inferno"
 OUTLINE = "#00d7ff"
 MARGIN_MM = 12.0
 CELL_INCH = 2.1
@@ -80,7 +80,7 @@ def shown_slice(
 
     Args:
         array: image (I, J, K).
-        inside: bool (I, J, K) that the picture is centred on, or None for the whole slice.
+        inside: bool (I, J, K) that the picture is centered on, or None for the whole slice.
         window: values that become black and white; None takes the 1st and 99th percentile of the slice.
     """
     image, aspect = shown_plane(array, grid, plane, index)
@@ -130,16 +130,16 @@ def draw_image(axes: Axes, shown: ShownSlice, image: NDArray[np.generic] | None 
 def draw_heat(axes: Axes, shown: ShownSlice, heat: NDArray[np.float32]) -> None:
     """Lay a map over the image: the hotter, the less transparent."""
     values = np.clip(np.asarray(heat, float)[shown.part], 0, 1)
-    colours = colormaps[COLOURS](0.25 + 0.75 * values)  # black would darken where nothing is
-    colours[..., 3] = np.clip(1.8 * values, 0, 0.85)
-    axes.imshow(colours, aspect=shown.aspect, interpolation="nearest")
+    colors = colormaps[COLORS](0.25 + 0.75 * values)  # black would darken where nothing is
+    colors[..., 3] = np.clip(1.8 * values, 0, 0.85)
+    axes.imshow(colors, aspect=shown.aspect, interpolation="nearest")
 
 
-def draw_outline(axes: Axes, shown: ShownSlice, mask: NDArray[np.bool_], colour: str) -> None:
+def draw_outline(axes: Axes, shown: ShownSlice, mask: NDArray[np.bool_], color: str) -> None:
     """Outline a mask."""
     part = np.asarray(mask)[shown.part]
     if part.any() and min(part.shape) > 1:
-        axes.contour(part.astype(float), levels=[0.5], colors=colour, linewidths=1.0)
+        axes.contour(part.astype(float), levels=[0.5], colors=color, linewidths=1.0)
 
 
 def write_sheet(
@@ -247,7 +247,7 @@ def _colour_bar(axes: Axes) -> None:
     """Legend of the heat, below the image itself."""
     place = axes.inset_axes((0.15, -0.08, 0.7, 0.04))
     bar = axes.figure.colorbar(
-        ScalarMappable(cmap=COLOURS), cax=place, orientation="horizontal", ticks=[0, 0.5, 1]
+        ScalarMappable(cmap=COLORS), cax=place, orientation="horizontal", ticks=[0, 0.5, 1]
     )
     bar.ax.tick_params(colors="white", labelsize=6, length=2, pad=1)
     bar.outline.set_edgecolor("#cccccc")

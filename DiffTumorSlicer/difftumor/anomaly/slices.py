@@ -65,7 +65,7 @@ def prepare_ct(
     Args:
         scan: (I, J, K) HU, any voxel type.
         grid: its geometry.
-        organ: bool (I, J, K); tissue outside is removed and the crop is centred on it. None: the whole field.
+        organ: bool (I, J, K); tissue outside is removed and the crop is centered on it. None: the whole field.
         facts: what the model wants.
         plane: in which slices are cut.
         slices: first and one past the last voxel index along the plane's normal; None: all of the organ.

@@ -229,7 +229,7 @@ def status_line(row: ReaderStatus) -> str:
     clock = f", clock moved {len(row.clock_jumps_s)} times" if row.clock_jumps_s else ""
     left = "" if row.ended else ", not closed"
     return (
-        f"{row.reader:10} {row.answered} of {row.total} cases, {row.practised} for practice, {row.minutes:.1f} min in "
+        f"{row.reader:10} {row.answered} of {row.total} cases, {row.practiced} for practice, {row.minutes:.1f} min in "
         f"{row.sessions} session{'s' if row.sessions > 1 else ''}, last {row.last}{left}{clock}"
     )
 

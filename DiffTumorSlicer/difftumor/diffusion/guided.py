@@ -40,7 +40,9 @@ def class_gradient(classify: Callable[[Tensor], Tensor], x: Tensor, index: int) 
         classify: (B, C, H, W) -> logits (B, classes); its parameters should need no gradients.
         x: images (B, C, H, W).
         index: class to be followed.
-    Returns: shape of x.
+
+    Returns:
+        shape of x.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -70,7 +72,9 @@ def predict(denoise: Denoise, x: Tensor, level: int, levels: Levels) -> tuple[Te
         x: image at `level`, (B, C, H, W).
         level: 0 ... K - 1.
         levels: of the sampler.
-    Returns: x_0 and eps', shape of x.
+
+    Returns:
+        x_0 and eps', shape of x.
     """
     eps = denoise(x, levels.timesteps[level])
     alpha_bar = levels.alpha_bar[level].item()
@@ -101,8 +105,13 @@ def encode(
             `first_noise`, for level 1.
         observe: called as observe(k, x_k) for each level k = start + 1 ... L.
         callback: called as callback(done, total) after each evaluation.
-    Returns: the images at level L; x itself for L = start.
-    Raises: ValueError: the levels are out of range. Cancelled: from the callback.
+
+    Returns:
+        the images at level L; x itself for L = start.
+
+    Raises:
+        ValueError: the levels are out of range.
+        Cancelled: from the callback.
     """
     check_level(level, levels, least=start, beyond=start == 1)
     with torch.no_grad():
@@ -136,7 +145,8 @@ def decode(
     x_{k-1} = sqrt(alpha_bar_{k-1}) x_0'' + sqrt(1 - alpha_bar_{k-1}) eps''      (x_0'' is not clipped)
 
     Args:
-        denoise, guide: see the module; without guidance (S = 0) `guide` is never called and may be None.
+        denoise: see the module; without guidance (S = 0) `guide` is never called and may be None.
+        guide: likewise.
         x: images at level L (B, C, H, W).
         levels: of the sampler.
         level: L, 0 <= L < K.
@@ -148,8 +158,13 @@ def decode(
         reference_compat: see the module.
         guide_timesteps: the timestep that the classifier is told at each level; default: that of the U-Net.
         callback: called as callback(done, total) after each step.
-    Returns: images at level 0, shape of x.
-    Raises: ValueError: something is out of range. Cancelled: from the callback.
+
+    Returns:
+        images at level 0, shape of x.
+
+    Raises:
+        ValueError: something is out of range.
+        Cancelled: from the callback.
     """
     check_level(level, levels, least=2 if reference_compat else 0, beyond=reference_compat)
     if scale < 0 or not 0 <= guidance_stop <= 1:

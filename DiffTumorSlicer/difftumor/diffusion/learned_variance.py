@@ -11,8 +11,8 @@ from torch import Tensor
 
 from difftumor.diffusion.schedules import Schedule
 
-HALF_BIN = 1 / 255  # of a grey value, if 256 of them fill [-1, 1]
-OPEN_END = 0.999  # grey values beyond it own all of the tail
+HALF_BIN = 1 / 255  # of a gray value, if 256 of them fill [-1, 1]
+OPEN_END = 0.999  # gray values beyond it own all of the tail
 LEAST_PROBABILITY = 1e-12
 
 
@@ -32,7 +32,9 @@ def log_variance(v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     Args:
         v: second half of the network's output, (B, C, H, W).
         t: int64 (B,).
-    Returns: shape of v.
+
+    Returns:
+        shape of v.
     """
     least, greatest = (_at(table, t, v) for table in log_variances(schedule))
     fraction = (v + 1) / 2
@@ -50,7 +52,7 @@ def variational_bound(
 ) -> Tensor:
     """Term of the variational bound at timestep t; only the variance learns from it (L_hybrid, eq. 16).
 
-    t > 0: KL(q(x_{t-1} | x_t, x_0) || N(mu, learned variance)), t = 0: -log p(x_0 | x_1), of a discretised
+    t > 0: KL(q(x_{t-1} | x_t, x_0) || N(mu, learned variance)), t = 0: -log p(x_0 | x_1), of a discretized
     Gaussian. mu follows from the predicted noise, unclipped and detached.
 
     Args:
@@ -59,7 +61,9 @@ def variational_bound(
         x_t: noised images, same shape.
         t: int64 (B,).
         schedule: of the training.
-    Returns: (B,), bits per pixel and channel.
+
+    Returns:
+        (B,), bits per pixel and channel.
     """
     eps, v = output.float().chunk(2, dim=1)
     eps = eps.detach()
@@ -81,13 +85,13 @@ def variational_bound(
 
 
 def log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log probability of grey values x in [-1, 1] under a Gaussian cut into 256 bins.
+    """Log probability of gray values x in [-1, 1] under a Gaussian cut into 256 bins.
 
     The normal distribution function is approximated by a tanh, as published.
     """
-    centred, inverse = x - mean, (-log_scale).exp()
-    above = _normal_cdf(inverse * (centred + HALF_BIN))
-    below = _normal_cdf(inverse * (centred - HALF_BIN))
+    centered, inverse = x - mean, (-log_scale).exp()
+    above = _normal_cdf(inverse * (centered + HALF_BIN))
+    below = _normal_cdf(inverse * (centered - HALF_BIN))
     probability = torch.where(
         x < -OPEN_END, above, torch.where(x > OPEN_END, 1 - below, above - below)
     )

@@ -55,8 +55,13 @@ def sample_ddpm(
         noise: noise[i] or noise(i) is the standard normal tensor, shape of x_T, added in step i =
             0...T-2 (t = T-1...1).  None is added in the last step; further entries are ignored.
         callback: called as callback(done, total) after each step.
-    Returns: x_0, shape and dtype of x_T.
-    Raises: ValueError: if there is too little noise. Cancelled: from the callback.
+
+    Returns:
+        x_0, shape and dtype of x_T.
+
+    Raises:
+        ValueError: if there is too little noise.
+        Cancelled: from the callback.
     """
     length = schedule.length
     if not callable(noise) and len(noise) < length - 1:
@@ -93,7 +98,9 @@ def ddim_timesteps(length: int, steps: int) -> list[int]:
     Args:
         length: of the schedule.
         steps: number of network evaluations, 1 <= steps <= length.
-    Raises: ValueError: if steps is out of range.
+
+    Raises:
+        ValueError: if steps is out of range.
     """
     if not 1 <= steps <= length:
         raise ValueError(
@@ -128,10 +135,14 @@ def sample_ddim(
         eta: 0 is deterministic, 1 has the variance of ancestral sampling.
         noise: as in `sample_ddpm`, one tensor for each step; only used if eta > 0.
         callback: called as callback(done, total) after each step.
-    Returns: the sample, shape and dtype of x_T.  It belongs to alpha_bar_0, not to 1: the noise of
-        the very first diffusion step remains, as in the reference.
-    Raises: ValueError: if steps or eta is out of range or noise is missing. Cancelled: from the
-        callback.
+
+    Returns:
+        the sample, shape and dtype of x_T.  It belongs to alpha_bar_0, not to 1: the noise of the very first
+        diffusion step remains, as in the reference.
+
+    Raises:
+        ValueError: if steps or eta is out of range or noise is missing.
+        Cancelled: from the callback.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta lies between 0 and 1; got {eta}.")
@@ -160,7 +171,8 @@ def ddim_step(
 
     x_{t_previous} = sqrt(alpha_bar_previous) x_0 + direction + sigma noise
 
-    Returns: x_0 and direction, both of the shape of x_t, and sigma.
+    Returns:
+        x_0 and direction, both of the shape of x_t, and sigma.
     """
     alpha_bar = schedule.alphas_cumprod[t].double()
     alpha_bar_previous = schedule.alphas_cumprod[t_previous].double()

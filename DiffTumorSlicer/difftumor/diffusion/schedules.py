@@ -22,10 +22,14 @@ def cosine_betas(length: int, max_beta: float = MAX_BETA) -> Tensor:
     Args:
         length: number of diffusion steps T, at least 1.
         max_beta: largest beta.
-    Returns: betas, float64 (T,), increasing, at most `max_beta`.
-    Raises: ValueError: if length < 1.
 
-    Example:
+    Returns:
+        betas, float64 (T,), increasing, at most `max_beta`.
+
+    Raises:
+        ValueError: if length < 1.
+
+    Examples:
         >>> [round(beta, 4) for beta in cosine_betas(4).tolist()]  # T = 4 of DiffTumor's early models
         [0.153, 0.417, 0.7079, 0.9999]
     """
@@ -43,10 +47,14 @@ def linear_betas(length: int) -> Tensor:
 
     Args:
         length: number of diffusion steps T, at least 21 (each beta must stay below 1).
-    Returns: betas, float64 (T,), from 1e-4 to 2e-2 for T = 1000.
-    Raises: ValueError: if length is too small.
 
-    Example:
+    Returns:
+        betas, float64 (T,), from 1e-4 to 2e-2 for T = 1000.
+
+    Raises:
+        ValueError: if length is too small.
+
+    Examples:
         >>> [round(beta, 6) for beta in linear_betas(1000)[[0, -1]].tolist()]
         [0.0001, 0.02]
         >>> [round(beta, 6) for beta in linear_betas(100)[[0, -1]].tolist()]
@@ -62,8 +70,11 @@ def linear_betas(length: int) -> Tensor:
 def guided_betas(name: str, length: int) -> Tensor:
     """Schedule of a guided-diffusion network, by the name on its card: "linear" or "cosine".
 
-    Returns: betas, float64 (T,).
-    Raises: ValueError: another name, or a length that the schedule cannot have.
+    Returns:
+        betas, float64 (T,).
+
+    Raises:
+        ValueError: another name, or a length that the schedule cannot have.
     """
     if name == "cosine":
         return cosine_betas(length, GUIDED_MAX_BETA)
@@ -94,9 +105,10 @@ class Levels:
     def level_of(self, noise_level: int) -> int:
         """Level L nearest to a noise level N in original steps: L = N K / T, 1 <= L <= K - 1.
 
-        Raises: ValueError: N is below 1 or not below T.
+        Raises:
+            ValueError: N is below 1 or not below T.
 
-        Example:
+        Examples:
             >>> levels = respace(linear_betas(1000), 100)
             >>> levels.level_of(250), levels.level_of(1), levels.level_of(999)
             (25, 1, 99)
@@ -118,9 +130,11 @@ def respace(betas: Tensor, steps: int) -> Levels:
     Args:
         betas: float64 (T,).
         steps: number of levels K, 2 <= K <= T.
-    Raises: ValueError: steps is out of range.
 
-    Example:
+    Raises:
+        ValueError: steps is out of range.
+
+    Examples:
         >>> respace(linear_betas(1000), 4).timesteps
         (0, 250, 500, 750)
         >>> respace(linear_betas(1000), 3).timesteps
@@ -166,7 +180,9 @@ class Schedule:
 
         Args:
             betas: float32 or float64 (T,), each in [0, 1).
-        Raises: ValueError: if betas is empty, not one-dimensional, or out of range.
+
+        Raises:
+            ValueError: if betas is empty, not one-dimensional, or out of range.
         """
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"Betas are a vector of at least 1 number; got {tuple(betas.shape)}.")
@@ -218,7 +234,9 @@ class Schedule:
             x_0: (B, ...).
             t: int64 (B,), 0 <= t < length.
             noise: standard normal, shape of x_0.
-        Returns: x_t, shape and dtype of x_0.
+
+        Returns:
+            x_t, shape and dtype of x_0.
 
         Example: alpha_bar = 0.64 keeps 0.8 of the image and adds 0.6 of the noise.
             >>> schedule = Schedule.from_betas(torch.tensor([0.36, 0.5], dtype=torch.float64))

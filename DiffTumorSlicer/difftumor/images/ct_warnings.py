@@ -18,7 +18,9 @@ def ct_warnings(low: float, high: float, grid: Grid, modality: str) -> list[str]
         high: largest voxel value.
         grid: of the volume.
         modality: as DICOM says it ("CT"), or "" where nothing says it.
-    Returns: warnings; empty for an ordinary CT.
+
+    Returns:
+        warnings; empty for an ordinary CT.
     """
     warnings = []
     if modality not in ("", "CT"):

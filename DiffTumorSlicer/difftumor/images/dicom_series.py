@@ -49,7 +49,10 @@ def read_dicom(path: Path, series: str | None = None) -> Volume:
     Args:
         path: a folder (searched below if it holds no DICOM file itself), or one file of the series.
         series: SeriesInstanceUID, series number or description, where the folder holds several.
-    Returns: the volume in the voxel type of the series: int16 where its values fit.
+
+    Returns:
+        the volume in the voxel type of the series: int16 where its values fit.
+
     Raises:
         VolumeError: if there is no image series, the choice is open, or its slices make no even stack.
         GridError: if its geometry is degenerate.

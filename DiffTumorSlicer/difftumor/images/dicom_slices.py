@@ -75,8 +75,11 @@ def is_dicom(path: Path) -> bool:
 def scan_folder(folder: Path) -> tuple[list[Slice], list[Path]]:
     """Read the tags of all DICOM images of a folder, or below it where the folder itself has none.
 
-    Returns: the images, and the DICOM files that should be images but cannot be read.
-    Raises: VolumeError: if there is no image.
+    Returns:
+        the images, and the DICOM files that should be images but cannot be read.
+
+    Raises:
+        VolumeError: if there is no image.
     """
     for pattern in ("*", "**/*"):
         files = sorted(

@@ -40,8 +40,10 @@ def check_same_geometry(grids: Mapping[str, Grid], tolerance: float = 0.1) -> No
 
     Args:
         grids: by name of the image, the first is what the others are compared with.
-        tolerance: allowed distance of two voxel centres, in smallest voxel sizes.
-    Raises: CaseError: names the two images, how they differ, and how to register them.
+        tolerance: allowed distance of two voxel centers, in smallest voxel sizes.
+
+    Raises:
+        CaseError: names the two images, how they differ, and how to register them.
     """
     names = list(grids)
     for name in names[1:]:
@@ -68,8 +70,12 @@ def channels_of(
     Args:
         images: by name, any spelling that `sequences` knows.
         channel_order: names that the model wants.
-    Returns: the images, and the names of those that it does not use.
-    Raises: CaseError: one is missing or given twice.
+
+    Returns:
+        the images, and the names of those that it does not use.
+
+    Raises:
+        CaseError: one is missing or given twice.
     """
     found: dict[str, str] = {}
     for name in images:
@@ -97,8 +103,12 @@ def find_brain(images: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
 
     Args:
         images: (I, J, K) each.
-    Returns: bool (I, J, K), holes filled slice by slice along K.
-    Raises: CaseError: the background is not one value: the skull may still be there.
+
+    Returns:
+        bool (I, J, K), holes filled slice by slice along K.
+
+    Raises:
+        CaseError: the background is not one value: the skull may still be there.
     """
     brain: NDArray[np.bool_] | None = None
     for name, image in images.items():

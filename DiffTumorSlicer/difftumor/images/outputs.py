@@ -22,7 +22,10 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, overwrite:
         outputs: images, and files of OTHER_SUFFIXES.
         inputs: never replaced, whatever `overwrite` says.
 
-    Raises: VolumeError, FileExistsError, FileNotFoundError: the path cannot be written at the end.
+    Raises:
+        VolumeError: the path cannot be written at the end.
+        FileExistsError: likewise.
+        FileNotFoundError: likewise.
     """
     for path in outputs:
         if path.suffix.lower() in OTHER_SUFFIXES:

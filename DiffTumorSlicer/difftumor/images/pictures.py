@@ -38,7 +38,8 @@ def plane(
         view: 'axial', 'coronal' or 'sagittal'.
         order: 1 for images, 0 for masks.
 
-    Returns: (rows, columns), row 0 on top.
+    Returns:
+        (rows, columns), row 0 on top.
     """
     pixels = round(field_mm / PIXEL_MM)
     flat = FLAT_AXIS[view]

@@ -21,9 +21,11 @@ def covering_box(source: Grid, target: Grid, margin: int = 0) -> Box:
         source: grid whose field (to the voxel edges) is to be covered.
         target: grid that is searched.
         margin: voxels of `target` added on every side before the box is clipped.
-    Returns: slices into an array on `target`, clipped to it; empty (start == stop) where nothing overlaps.
 
-    Example:
+    Returns:
+        slices into an array on `target`, clipped to it; empty (start == stop) where nothing overlaps.
+
+    Examples:
         >>> from difftumor.grids import crop_grid
         >>> box = covering_box(crop_grid((4, 4, 4), (3, 3, 3)), Grid((10, 10, 10), np.eye(4)))
         >>> [(part.start, part.stop) for part in box]  # the field reaches from 2.5 to 5.5 mm
@@ -48,10 +50,14 @@ def resample(
         target: grid of the result; where it is much larger than the source, crop it first (`covering_box`).
         order: 1 for linear (images), 0 for nearest (labels).
         fill: value outside the field of `source`.
-    Returns: array of `target.shape`: float32 for order 1, the type of `array` for order 0.
-    Raises: ValueError: if the shape of `array` is not that of `source`, or `order` is not 0 or 1.
 
-    Example:
+    Returns:
+        array of `target.shape`: float32 for order 1, the type of `array` for order 0.
+
+    Raises:
+        ValueError: if the shape of `array` is not that of `source`, or `order` is not 0 or 1.
+
+    Examples:
         >>> source = Grid((2, 1, 1), np.eye(4))
         >>> fine = Grid((5, 1, 1), np.diag([0.5, 1.0, 1.0, 1.0]))
         >>> values = np.array([0, 10], dtype=np.int16).reshape(2, 1, 1)

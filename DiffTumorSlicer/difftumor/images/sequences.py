@@ -59,7 +59,9 @@ def find_sequences(names: Iterable[str], wanted: Sequence[str] = SEQUENCES) -> d
     Args:
         names: of files or volumes; for one that occurs twice the first counts.
         wanted: channels of a model, as its card writes them.
-    Returns: wanted channel -> name; what was not found is left out.
+
+    Returns:
+        wanted channel -> name; what was not found is left out.
     """
     by_sequence: dict[str, str] = {}
     for name in names:

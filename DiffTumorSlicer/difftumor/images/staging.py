@@ -26,7 +26,8 @@ def staged(outputs: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
         outputs: files or folders.
         overwrite: replace what is there.
 
-    Raises: FileExistsError: another program made an output meanwhile, and `overwrite` is not set.
+    Raises:
+        FileExistsError: another program made an output meanwhile, and `overwrite` is not set.
     """
     folders: list[Path] = []
     aside: list[tuple[Path, Path]] = []

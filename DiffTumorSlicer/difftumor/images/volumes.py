@@ -54,7 +54,10 @@ def read_volume(path: Path | str, *, series: str | None = None) -> Volume:
     Args:
         path: file or folder.
         series: UID, number or description of the series, where a folder holds several.
-    Returns: the volume: values in the stored voxel type, affine to RAS mm, notes for the user.
+
+    Returns:
+        the volume: values in the stored voxel type, affine to RAS mm, notes for the user.
+
     Raises:
         FileNotFoundError: if there is nothing at `path`.
         VolumeError: if it is damaged, of an unknown kind, or no single volume with a place in the patient.
@@ -146,8 +149,11 @@ def check_ct(volume: Volume) -> list[str]:
     Values below -1024 (padding, often -2000 or -2048 outside the scanner's circle) are common and need no word: the
     window of the models clips them, and the output keeps them as they are.
 
-    Returns: warnings in words, the notes of the reader first; empty for an ordinary CT.
-    Raises: VolumeError: if it cannot be one: not finite, constant, a single slice, a mask.
+    Returns:
+        warnings in words, the notes of the reader first; empty for an ordinary CT.
+
+    Raises:
+        VolumeError: if it cannot be one: not finite, constant, a single slice, a mask.
     """
     array, grid = volume.array, volume.grid
     name = str(volume.path or "The volume")
@@ -168,10 +174,11 @@ def check_ct(volume: Volume) -> list[str]:
 def parse_mask_argument(text: str) -> tuple[Path, int | None]:
     """Split "MASK:label" of the command line; only a trailing whole number is a label.
 
-    >>> parse_mask_argument("organs.nii.gz:5")
-    (PosixPath('organs.nii.gz'), 5)
-    >>> parse_mask_argument("C:/organs.nii.gz")
-    (PosixPath('C:/organs.nii.gz'), None)
+    Examples:
+        >>> parse_mask_argument("organs.nii.gz:5")
+        (PosixPath('organs.nii.gz'), 5)
+        >>> parse_mask_argument("C:/organs.nii.gz")
+        (PosixPath('C:/organs.nii.gz'), None)
     """
     found = re.fullmatch(r"(.+):(\d+)", text)
     if not text.strip() or text.startswith(":"):
@@ -211,7 +218,10 @@ def mask_on(
         reference: grid of the result. A mask on another grid is resampled to it by nearest neighbor.
         warn: receives sentences for the user.
         allow_empty: a mask or label without a voxel is an answer (a scan without tumor), not an error.
-    Returns: bool array of `reference.shape`.
+
+    Returns:
+        bool array of `reference.shape`.
+
     Raises:
         FileNotFoundError, VolumeError, GridError: as `read_volume`; VolumeError if the file is no mask, the label is
             not in it, or it does not overlap `reference`.

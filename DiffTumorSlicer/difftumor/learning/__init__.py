@@ -1,1 +1,1 @@
-"""Segmentation learned from a few labelled slices of a case."""
+"""Segmentation learned from a few labeled slices of a case."""

@@ -34,7 +34,7 @@ class Canvas:
         Args:
             slices: prepared slices.
             painted: (I, J, K) labels of the reader; zeros if there are none.
-            labelled: voxel indices of the slices that were labelled throughout: they stay as they were painted.
+            labelled: voxel indices of the slices that were labeled throughout: they stay as they were painted.
             values: label of each class but the background.
             shown: voxel indices of the slices that are segmented.
         """

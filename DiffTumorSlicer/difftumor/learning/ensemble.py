@@ -1,4 +1,4 @@
-"""Training of the pixel classifiers on the features of a few labelled slices, in seconds.
+"""Training of the pixel classifiers on the features of a few labeled slices, in seconds.
 
 Differs from the published training (batches of 64 pixels, Adam, hundreds of epochs, one classifier): larger
 batches, fewer steps, a cosine learning rate, AdamW, and all members of the ensemble at once, each with batches of
@@ -48,7 +48,9 @@ def train_ensemble(
         seed: of weights and batches.
         learned: how many of the features, the first ones, are scaled by `LEARNED_WEIGHT`.
         callback: called as callback(done, total) after each step; may raise Cancelled.
-    Returns: the ensemble, in evaluation mode, on the device of the features.
+
+    Returns:
+        the ensemble, in evaluation mode, on the device of the features.
     """
     mean, deviation = pixels.mean(0), pixels.std(0).clamp(min=LEAST_DEVIATION)
     deviation[:learned] /= LEARNED_WEIGHT

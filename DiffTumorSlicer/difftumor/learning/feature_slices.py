@@ -77,7 +77,9 @@ def local_means(image: Tensor, organ: Tensor, side: int) -> Tensor:
         image: (C, H, W).
         organ: bool (H, W).
         side: of the square in pixels, odd.
-    Returns: (C, H, W); 0 where the square holds nothing of the organ.
+
+    Returns:
+        (C, H, W); 0 where the square holds nothing of the organ.
     """
     weight = organ.to(image.dtype)[None]
     sums = torch.cat([image * weight, weight])[None]
@@ -101,13 +103,20 @@ def feature_slices(
     """Prepare the slices of a case and compute their features, or take them from the cache.
 
     Args:
-        images, grid, organ, plane, slices: as of `anomaly.slices.prepare`.
+        images: as of `anomaly.slices.prepare`.
+        grid: likewise.
+        organ: likewise.
+        plane: likewise.
+        slices: likewise.
         model: whose features.
         choice: which features.
         cache: kept between requests.
         callback: called with stage, done, total; may raise Cancelled.
         fineness: fine pixels per pixel along a side; None: by the voxels.
-    Raises: AnomalyError: the images do not suit the model. ValueError: the choice does not.
+
+    Raises:
+        AnomalyError: the images do not suit the model.
+        ValueError: the choice does not.
     """
     made_for = model.slice_format
     if fineness is None:
@@ -144,7 +153,8 @@ def settled(
 ) -> FeatureChoice:
     """The recommended choice of features with what was asked for instead.
 
-    Raises: ValueError: the network has no such block or timestep.
+    Raises:
+        ValueError: the network has no such block or timestep.
     """
     made = replace(
         choice or model.recommended, **{k: v for k, v in wishes.items() if v is not None}

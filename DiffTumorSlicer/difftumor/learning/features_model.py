@@ -44,7 +44,7 @@ class FeatureModel:
     Args:
         unet: the network.
         card: of its model folder.
-        facts: id, title, sha256, licence, T; JSON-ready.
+        facts: id, title, sha256, license, T; JSON-ready.
         device: where it computes.
     """
 
@@ -96,8 +96,12 @@ class FeatureModel:
             images: float32 (n, C, H, W) in the model's range.
             choice: which blocks and timesteps.
             callback: called as callback(done, total) in slices; may raise Cancelled.
-        Returns: for each timestep, for each block, float32 (n, channels, h, w) on the CPU.
-        Raises: ValueError: the choice or the images do not fit the network.
+
+        Returns:
+            for each timestep, for each block, float32 (n, channels, h, w) on the CPU.
+
+        Raises:
+            ValueError: the choice or the images do not fit the network.
         """
         found: list[list[Tensor]] = []
         done = 0
@@ -134,7 +138,10 @@ def load_feature_model(
         device: see `devices.resolve_device`.
         cache: kept between requests; holds one feature model at a time.
         callback: called as callback(stage, done, total).
-    Raises: ModelError: not installed, of another task, damaged. DeviceError: no such device.
+
+    Raises:
+        ModelError: not installed, of another task, damaged.
+        DeviceError: no such device.
     """
     return cached("features", [model], device, cache, callback, open_feature_model)[0]
 
@@ -157,7 +164,8 @@ def open_feature_model(installed: InstalledModel, device: torch.device) -> Featu
 def read_unet(folder: Path) -> tuple[GuidedUNet, dict[str, Any]]:
     """The U-Net of an anomaly or representation model folder, and its card.
 
-    Raises: ModelError: another model, damaged, or a card that does not fit.
+    Raises:
+        ModelError: another model, damaged, or a card that does not fit.
     """
     checkpoint = read_checkpoint(folder, expect=KINDS)
     card = checkpoint.facts.get("card")
@@ -199,8 +207,12 @@ def write_representation_model(
         unet: the network, averaged weights.
         card: fields of `model.schema.json`; task, architecture and crop_voxels are filled in.
         half: store float16, which costs half of the space.
-    Returns: the card as written.
-    Raises: ModelError: the card is not valid or does not fit the network.
+
+    Returns:
+        the card as written.
+
+    Raises:
+        ModelError: the card is not valid or does not fit the network.
     """
     arguments = {
         k: list(v) if isinstance(v, tuple) else v for k, v in asdict(unet.arguments).items()

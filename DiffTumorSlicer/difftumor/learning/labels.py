@@ -28,7 +28,8 @@ class LearningError(ValueError):
 def check_labels_grid(labels: Grid, images: Grid) -> None:
     """Refuse labels that were painted on another grid than the images.
 
-    Raises: LearningError: says how they differ and what to do.
+    Raises:
+        LearningError: says how they differ and what to do.
     """
     near = 0.1 * float(images.spacing.min())
     if labels.shape == images.shape and labels.same_as(images, tolerance_mm=near):
@@ -50,7 +51,9 @@ def checked_labels(labels: NDArray[np.generic], grid: Grid) -> NDArray[np.uint8]
     Args:
         labels: (I, J, K) whole numbers.
         grid: of the images.
-    Raises: LearningError: another grid, no label map, or nothing painted.
+
+    Raises:
+        LearningError: another grid, no label map, or nothing painted.
     """
     if labels.shape != grid.shape:
         raise LearningError(
@@ -73,14 +76,16 @@ def checked_labels(labels: NDArray[np.generic], grid: Grid) -> NDArray[np.uint8]
 def labelled_slices(
     labels: NDArray[np.uint8], grid: Grid, axis: int, asked: Sequence[int] | None
 ) -> list[int]:
-    """Voxel indices of the slices that are labelled throughout.
+    """Voxel indices of the slices that are labeled throughout.
 
     Args:
         labels: of `checked_labels`.
         grid: of the images.
         axis: voxel axis of the slices.
         asked: slices that the reader named; None: all with a label.
-    Raises: LearningError: a slice is outside, or none of them has a label.
+
+    Raises:
+        LearningError: a slice is outside, or none of them has a label.
     """
     others = tuple(d for d in range(3) if d != axis)
     painted = np.flatnonzero(labels.any(axis=others)).tolist()
@@ -89,7 +94,7 @@ def labelled_slices(
     if outside := [index for index in asked if index >= grid.shape[axis]]:
         raise LearningError(
             f"slice {outside[0]} lies outside the images, which have {grid.shape[axis]} slices along voxel axis "
-            f"{AXIS_NAMES[axis]} (0 to {grid.shape[axis] - 1}). Name the slices that were labelled."
+            f"{AXIS_NAMES[axis]} (0 to {grid.shape[axis] - 1}). Name the slices that were labeled."
         )
     if not set(asked) & set(painted):
         told = ", ".join(map(str, painted[:8])) + (" ..." if len(painted) > 8 else "")
@@ -106,7 +111,7 @@ def many_slices_note(count: int, plane: str) -> str | None:
         return None
     return (
         f"{count} slices of the {plane} plane hold labels. If they were painted in another plane, choose that plane: "
-        "unpainted parts of a labelled slice count as background."
+        "unpainted parts of a labeled slice count as background."
     )
 
 
@@ -120,7 +125,9 @@ def labels_of_pixels(
         values: labels that are told apart; what else is painted counts as not painted.
         stack: the prepared slices.
         position: of the slice in the stack.
-    Returns: (H, W), 0 for not painted, k for values[k - 1].
+
+    Returns:
+        (H, W), 0 for not painted, k for values[k - 1].
     """
     crop = stack.grids[position]
     box = slice_box(stack.grid, stack.axis, stack.indices[position])
@@ -146,7 +153,8 @@ def connected_to(
 ) -> tuple[NDArray[np.bool_], int]:
     """Parts of a segmentation that hold a painted voxel; parts touch over faces, edges and corners.
 
-    Returns: the kept voxels, and how many parts were left out.
+    Returns:
+        the kept voxels, and how many parts were left out.
     """
     parts, count = ndimage.label(found, ndimage.generate_binary_structure(3, 3))
     kept = np.unique(parts[painted & found])
@@ -173,7 +181,7 @@ def slice_areas_mm2(mask: NDArray[Any], grid: Grid, axis: int) -> NDArray[np.flo
 def overrun(
     painted_mm2: NDArray[np.float64],
     found: NDArray[np.bool_],
-    labelled: NDArray[np.bool_],
+    labeled: NDArray[np.bool_],
     spacing_mm: float,
 ) -> tuple[int, float] | None:
     """Whether a segmentation goes on beyond the painted slices further than the tumor is wide, as leaks do.
@@ -185,9 +193,11 @@ def overrun(
     Args:
         painted_mm2: (S,) painted area of each slice.
         found: (S,) whether the segmentation has a part in the slice.
-        labelled: (S,) slices that the reader has labelled, also as without tumor.
+        labeled: (S,) slices that the reader has labeled, also as without tumor.
         spacing_mm: distance of the slices.
-    Returns: index of the slice to label next, and how far the longer overrun reaches (mm); None: there is none.
+
+    Returns:
+        index of the slice to label next, and how far the longer overrun reaches (mm); None: there is none.
     """
     painted = np.flatnonzero(painted_mm2)
     if not painted.size:
@@ -197,7 +207,7 @@ def overrun(
     worst = None
     for step, edge in ((-1, int(painted[0])), (1, int(painted[-1]))):
         last = edge
-        while 0 <= last + step < len(found) and found[last + step] and not labelled[last + step]:
+        while 0 <= last + step < len(found) and found[last + step] and not labeled[last + step]:
             last += step
         length_mm = abs(last - edge) * spacing_mm
         if length_mm > max(width_mm, worst[1] if worst else 0.0):

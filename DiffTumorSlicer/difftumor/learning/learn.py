@@ -1,8 +1,8 @@
-"""Learning from a few labelled slices of the case on screen: the rest of the volume is segmented.
+"""Learning from a few labeled slices of the case on screen: the rest of the volume is segmented.
 
 Method: pixel classifiers on the features of a diffusion model (Baranchuk et al., ICLR 2022; for brain tumors
 Alshenoudy et al., "Semi-supervised brain tumor segmentation using diffusion models", whose patient-level use this
-is). The diffusion model has seen many unlabelled slices; the classifiers see the painted ones only, and train in
+is). The diffusion model has seen many unlabeled slices; the classifiers see the painted ones only, and train in
 seconds. Where the classifiers of the ensemble disagree, the segmentation is uncertain.
 
 Nothing depends on what was asked before: one more painted slice trains the classifiers anew, on features that are
@@ -54,21 +54,26 @@ def learn(
     callback: Callback | None = None,
     cache: MutableMapping[str, Any] | None = None,
 ) -> tuple[LearnedResult, LearnedModel]:
-    """Learn from the labelled slices of a case, and segment the others.
+    """Learn from the labeled slices of a case, and segment the others.
 
     Args:
         images: (I, J, K) by name: one CT (any name), or the MR sequences that the model wants; never changed.
         grid: geometry of all of them.
         organ: bool (I, J, K), organ or brain; None only for skull-stripped MR, and for CT models of no organ.
-        labels: (I, J, K) whole numbers, 0 where nothing is painted; unpainted parts of a labelled slice are
+        labels: (I, J, K) whole numbers, 0 where nothing is painted; unpainted parts of a labeled slice are
             background.
         parameters: the request.
         model: of `learning.features_model.load_feature_model`.
         callback: called with stage, done, total; may raise Cancelled.
         cache: kept between requests: with one more painted slice only the classifiers are trained again.
-    Returns: the segmentation, and what was learned.
-    Raises: LearningError, AnomalyError: nothing can be learned; says why and what to do. Cancelled: from the
-        callback.
+
+    Returns:
+        the segmentation, and what was learned.
+
+    Raises:
+        LearningError: nothing can be learned; says why and what to do.
+        AnomalyError: likewise.
+        Cancelled: from the callback.
     """
     report = callback or (lambda _stage, _done, _total: None)
     painted = checked_labels(labels, grid)
@@ -145,12 +150,21 @@ def apply_learned(
     """Segment a case with what was learned before, from this case or another.
 
     Args:
-        images, grid, organ, callback, cache: as of `learn`.
+        images: as of `learn`.
+        grid: likewise.
+        organ: likewise.
+        callback: likewise.
+        cache: likewise.
         learned: of `learn` or `learning.learned.read_learned_model`.
         model: the diffusion model that it was learned with.
         plane: in which slices are segmented.
         slices: first and one past the last; None: all of the organ.
-    Raises: AnomalyError, LearningError, ModelError: it cannot be applied. Cancelled: from the callback.
+
+    Raises:
+        AnomalyError: it cannot be applied.
+        LearningError: likewise.
+        ModelError: likewise.
+        Cancelled: from the callback.
     """
     report = callback or (lambda _stage, _done, _total: None)
     learned.check(model)
@@ -188,8 +202,9 @@ def segment_slices(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Ask the classifiers about all pixels of the slices.
 
-    Returns: share of the votes for each class but the background (classes - 1, n, H, W), and the disagreement
-        (n, H, W); both float32, 0 outside the organ.
+    Returns:
+        share of the votes for each class but the background (classes - 1, n, H, W), and the disagreement (n, H,
+        W); both float32, 0 outside the organ.
     """
     organ = slices.fine.organ
     votes = np.zeros((ensemble.classes - 1, *organ.shape), np.float32)
@@ -218,15 +233,16 @@ def _choice(model: FeatureModel, parameters: LearningParameters) -> Any:
 def _usable(
     slices: FeatureSlices, painted: NDArray[np.uint8], asked: list[int], notes: list[str]
 ) -> tuple[list[int], list[int]]:
-    """Labelled slices that the model sees, and the labels on them; says what is lost.
+    """Labeled slices that the model sees, and the labels on them; says what is lost.
 
-    Raises: LearningError: nothing is left.
+    Raises:
+        LearningError: nothing is left.
     """
     stack = slices.fine
     seen = [index for index in asked if index in stack.indices]
     if not seen:
         raise LearningError(
-            f"the labelled slices ({', '.join(map(str, asked[:8]))}) show too little of the organ: the model sees the "
+            f"the labeled slices ({', '.join(map(str, asked[:8]))}) show too little of the organ: the model sees the "
             f"slices {min(stack.indices)} to {max(stack.indices)}. Label slices there, or check the organ mask."
         )
     if lost := sorted(set(asked) - set(seen)):
@@ -259,6 +275,6 @@ def _check_pixels(truth: torch.Tensor, values: list[int]) -> None:
         )
     if not counts[0]:
         raise LearningError(
-            "the whole organ is painted on the labelled slices, so nothing shows what healthy tissue looks like. "
+            "the whole organ is painted on the labeled slices, so nothing shows what healthy tissue looks like. "
             "Label a slice that shows some of it."
         )

@@ -1,4 +1,4 @@
-"""Model folders of what was learned from labelled slices: the pixel classifiers, and which features they want.
+"""Model folders of what was learned from labeled slices: the pixel classifiers, and which features they want.
 
 The diffusion model is not copied; the card names it and the hash of its weights.
 """
@@ -22,7 +22,7 @@ from difftumor.weights.folders import write_model_folder
 
 ARCHITECTURE = "pixel_classifiers"
 KIND = "pixel_classifier_ensemble"
-NOTICE = "Learned from a few labelled slices of one case: expect it to work on that case only."
+NOTICE = "Learned from a few labeled slices of one case: expect it to work on that case only."
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +66,11 @@ def write_learned_model(
 ) -> dict[str, Any]:
     """Write a model folder; see `weights.folders.write_model_folder`.
 
-    Returns: the card as written.
-    Raises: ModelError: the folder exists, or cannot be written.
+    Returns:
+        the card as written.
+
+    Raises:
+        ModelError: the folder exists, or cannot be written.
     """
     tensors = {
         f"member_{number:02d}.{key}": tensor
@@ -102,7 +105,7 @@ def described(
     kept = ("organs", "modality", "intensity_range", "channel_order", "window_hu", "preparation")
     card: dict[str, Any] = {
         "id": model_id,
-        "title": f"Learned from labelled slices: {', '.join(labels.values())}"[:200],
+        "title": f"Learned from labeled slices: {', '.join(labels.values())}"[:200],
         "description": NOTICE,
         "task": "segmentation",
         **{key: model.card[key] for key in kept if key in model.card},
@@ -123,7 +126,7 @@ def described(
             },
         },
         "licence": model.card.get("licence", {"name": "that of its diffusion model"}),
-        "training_data": "Labelled slices of one case.",
+        "training_data": "Labeled slices of one case.",
         "extra": {"learning": dict(training)},
     }
     return LearnedModel(ensemble, tuple(labels), dict(labels), choice, fineness, features_of, card)
@@ -132,7 +135,8 @@ def described(
 def read_learned_model(folder: Path | str) -> LearnedModel:
     """Read a model folder of `write_learned_model`.
 
-    Raises: ModelError: another kind of model, or damaged.
+    Raises:
+        ModelError: another kind of model, or damaged.
     """
     checkpoint = read_checkpoint(folder, expect=KIND)
     card = checkpoint.facts.get("card")
@@ -154,7 +158,7 @@ def read_learned_model(folder: Path | str) -> LearnedModel:
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{folder} does not hold what its card describes ({error!r}). Learn it again from the labelled slices."
+            f"{folder} does not hold what its card describes ({error!r}). Learn it again from the labeled slices."
         ) from error
 
 

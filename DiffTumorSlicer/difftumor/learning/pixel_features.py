@@ -93,8 +93,12 @@ def block_features(
         choice: blocks and timesteps.
         noise: (C, H, W) for all images, or of the shape of x_0; default: `fixed_noise` of the choice's seed.
         y: class labels (B,) of a class-conditional model; else None.
-    Returns: for each timestep, for each block, (B, channels, h, w) at the block's own size.
-    Raises: ValueError: shape, blocks, timesteps or labels do not fit the network.
+
+    Returns:
+        for each timestep, for each block, (B, channels, h, w) at the block's own size.
+
+    Raises:
+        ValueError: shape, blocks, timesteps or labels do not fit the network.
     """
     choice.check(unet, schedule.length)
     check_image(x_0.shape, unet.arguments.in_channels, unet.factor)

@@ -1,4 +1,4 @@
-"""The outcome of learning from labelled slices, on the grid of the input. No torch here."""
+"""The outcome of learning from labeled slices, on the grid of the input. No torch here."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class LearnedResult:
     Attributes:
         grid: of the input.
         box: slices into the input that hold all segmented slices and everything that was painted.
-        labels_box: uint8, values as they were painted; labelled slices are as the reader left them.
-        uncertainty_box: float32 in [0, 1], disagreement of the classifiers; 0 in labelled slices and outside the
+        labels_box: uint8, values as they were painted; labeled slices are as the reader left them.
+        uncertainty_box: float32 in [0, 1], disagreement of the classifiers; 0 in labeled slices and outside the
             organ.
         names: label -> its name.
         labelled: voxel indices of the slices that were learned from.
-        next_slice: where labels would help most: the unlabelled slice on which the classifiers disagree most, or, where
+        next_slice: where labels would help most: the unlabeled slice on which the classifiers disagree most, or, where
             the tumor seems to go on too far, the slice where it should have ended (`learning.labels.overrun`); None if
             they agree everywhere.
-        slices: a row for each segmented slice: index, position_mm, labelled, area_mm2 by label, disagreement_mm2.
+        slices: a row for each segmented slice: index, position_mm, labeled, area_mm2 by label, disagreement_mm2.
         volumes_mm3: by label, and by region for brain tumors.
         left_out: {"parts", "volume_mm3"} of what was found without being connected to a painted voxel.
         training: pixels, features, members, steps.

@@ -40,7 +40,8 @@ def run(
 ) -> LearnedResult:
     """Arguments as of `learn`; what was learned is kept in the result.
 
-    Raises: LearningError: no labels, or as `learn`.
+    Raises:
+        LearningError: no labels, or as `learn`.
     """
     if case.labels is None:
         raise LearningError("the request has no labels. Paint the tumor on at least one slice.")

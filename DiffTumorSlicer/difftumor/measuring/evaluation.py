@@ -59,11 +59,14 @@ def pair_cases(predictions: Path, references: Path, *, partial: bool = False) ->
     _label or _seg.
 
     Args:
-        predictions, references: two files, or two folders.
+        predictions: two files, or two folders.
+        references: likewise.
         partial: leave references without a prediction out; otherwise they are refused, since what a program failed on
             would vanish from its figures.
 
-    Raises: EvaluationError, FileNotFoundError.
+    Raises:
+        EvaluationError: no pair, or a prediction without a reference; names them.
+        FileNotFoundError: a path does not exist.
     """
     for path in (predictions, references):
         if not path.exists():
@@ -104,7 +107,8 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
 
     Ages are put into decades ("60-69").
 
-    Raises: EvaluationError: no such column, or a case twice.
+    Raises:
+        EvaluationError: no such column, or a case twice.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -144,11 +148,13 @@ def summarize_groups(
     """Figures of all cases and of each group.
 
     Args:
-        cases, figures: in one order.
+        cases: in one order.
+        figures: likewise.
         by: columns of the metadata.
         seed: of the bootstrap.
 
-    Returns: {"all": {"all": figures}, column: {value: figures}}; a case without a value is in the group "not known".
+    Returns:
+        {"all": {"all": figures}, column: {value: figures}}; a case without a value is in the group "not known".
     """
     found = {"all": {"all": summarize(figures, [case.patient for case in cases], seed)}}
     for column in by:
@@ -183,7 +189,8 @@ def paper_tables(
         groups: of `summarize_groups`; with columns organ and fold where they are known.
         organ: of all cases; None: the column organ tells, and without it there are no tables.
 
-    Returns: title -> rows, the first is the head.
+    Returns:
+        title -> rows, the first is the head.
     """
     published = published_figures()
     ours = groups.get("organ") or ({organ: groups["all"]["all"]} if organ else {})

@@ -25,7 +25,7 @@ _STEPS = {6: 1, 18: 2, 26: 3}
 
 @dataclass(frozen=True)
 class Lesion:
-    """Measurements of one labelled lesion.
+    """Measurements of one labeled lesion.
 
     Attributes:
         label: its number in the label array.
@@ -55,9 +55,11 @@ def label_components(mask: NDArray[Any], connectivity: int = 6) -> tuple[NDArray
         mask: (I, J, K); every value other than 0 belongs to the mask.
         connectivity: 6 (shared faces), 18 (and edges) or 26 (and corners).
 
-    Returns: int32 (I, J, K) with 0 and 1 to n in array order, and n.
+    Returns:
+        int32 (I, J, K) with 0 and 1 to n in array order, and n.
 
-    Raises: ValueError: if the mask is not 3-D or the connectivity is another number.
+    Raises:
+        ValueError: if the mask is not 3-D or the connectivity is another number.
     """
     mask = np.asarray(mask)
     if mask.ndim != 3:
@@ -85,9 +87,11 @@ def measure_lesions(labels: NDArray[Any], grid: Grid) -> tuple[Lesion, ...]:
             mask without numbers use `label_components` first.
         grid: where the voxels lie.
 
-    Returns: one entry per number that occurs, in ascending order.
+    Returns:
+        one entry per number that occurs, in ascending order.
 
-    Raises: ValueError: if labels and grid differ in shape, or labels are not integers from 0 up.
+    Raises:
+        ValueError: if labels and grid differ in shape, or labels are not integers from 0 up.
     """
     labels = np.asarray(labels)
     if labels.shape != grid.shape:
@@ -133,9 +137,11 @@ def early_tumor_labels(
         organ_label: what becomes of tumors that do not stay.
         tumor_label: what tumors are called.
 
-    Returns: a new array of the same type and shape.
+    Returns:
+        a new array of the same type and shape.
 
-    Raises: ValueError: if labels are not 3-D or the voxel volume is not positive.
+    Raises:
+        ValueError: if labels are not 3-D or the voxel volume is not positive.
     """
     if not voxel_volume_mm3 > 0:
         raise ValueError(f"voxel_volume_mm3 is {voxel_volume_mm3}; it must be positive")

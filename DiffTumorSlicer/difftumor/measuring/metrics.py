@@ -134,11 +134,13 @@ def surface_dice(
     Surfaces are weighed by their area, as in the published evaluation; MONAI computes it.
 
     Args:
-        prediction, reference: masks (I, J, K).
+        prediction: masks (I, J, K).
+        reference: likewise.
         spacing_mm: voxel size.
         tolerance_mm: at least 0.
 
-    Returns: 0 to 1; 0 if one mask is empty, NaN if both are.
+    Returns:
+        0 to 1; 0 if one mask is empty, NaN if both are.
 
     Example: a cube moved by one voxel of 1 mm.
         >>> cube = np.pad(np.ones((4, 4, 4), bool), 3)
@@ -185,13 +187,15 @@ def evaluate_case(
     """All figures of one scan.
 
     Args:
-        prediction, reference: tumor masks (I, J, K).
+        prediction: tumor masks (I, J, K).
+        reference: likewise.
         spacing_mm: voxel size; the axes are at right angles.
         tolerance_mm: of NSD.
         least_covered: share of a tumor that must be exceeded for it to count as found, 0 to below 1.
         least_mm3: predicted volume that must be exceeded for the patient to be called positive.
 
-    Raises: ValueError: the masks differ in shape, or a limit is out of range.
+    Raises:
+        ValueError: the masks differ in shape, or a limit is out of range.
 
     Example: of two tumors one is found, and there is one false alarm.
         >>> reference, prediction = np.zeros((2, 9, 3, 3), bool)

@@ -93,8 +93,11 @@ def measure_rows(
         agreement: share of the models that see tumor.
         origin: index in the scan of the arrays' first voxel, if they are cut out of it.
 
-    Returns: rows in the order of the numbers.
-    Raises: ValueError: arrays of different shape.
+    Returns:
+        rows in the order of the numbers.
+
+    Raises:
+        ValueError: arrays of different shape.
     """
     for what, array in (("scan", scan), ("organ", organ), ("probability", probability),
                         ("agreement", agreement)):  # fmt: skip
@@ -152,7 +155,8 @@ def longest_axial_diameter(voxels: NDArray[np.integer[Any]], grid: Grid) -> tupl
         voxels: (n, 3) indices.
         grid: where they lie.
 
-    Returns: mm, and the index of the slice along `axial_axis`.
+    Returns:
+        mm, and the index of the slice along `axial_axis`.
     """
     axis = axial_axis(grid)
     first, second = (d for d in range(3) if d != axis)

@@ -30,7 +30,9 @@ def denoiser(unet: plain.LatentUNet, condition: Tensor) -> Denoise:
     Args:
         unet: the network.
         condition: (B, c, Z, X, Y): the input channels that follow those of x_t.
-    Returns: function of x_t (B, in_channels - c, Z, X, Y) and t int64 (B,).
+
+    Returns:
+        function of x_t (B, in_channels - c, Z, X, Y) and t int64 (B,).
     """
     if condition.device.type == "cpu" and condition.dtype == torch.float32:
         return FastDenoiser(unet, condition)

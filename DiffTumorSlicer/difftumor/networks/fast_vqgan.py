@@ -91,7 +91,7 @@ def slabs(size: int, step: int) -> list[tuple[int, int]]:
 
 
 def replicate_borders(planes: Tensor) -> None:
-    """Fill the outermost rows and columns of (n, X+2, Y+2, C) with their neighbours."""
+    """Fill the outermost rows and columns of (n, X+2, Y+2, C) with their neighbors."""
     planes[:, 0] = planes[:, 1]
     planes[:, -1] = planes[:, -2]
     planes[:, :, 0] = planes[:, :, 1]
@@ -121,7 +121,9 @@ def norm_silu_conv(
         affine: scale and shift (C,).
         out: (Z, X, Y, C); may not be x.
         tick: called after each tile.
-    Returns: moments of `out`.
+
+    Returns:
+        moments of `out`.
     """
     z, h, w, c = x.shape
     transform = torch.tensor(WEIGHT_TRANSFORM, dtype=torch.float64)
@@ -211,7 +213,7 @@ def down_conv(x: Tensor, conv: nn.Conv3d, first: nn.Conv3d | None = None) -> tup
 
 def first_conv(x: Tensor, conv: nn.Conv3d, start: int, stop: int) -> Tensor:
     """Planes [start, stop) of a 3x3x3 convolution of x (Z, X, Y, 1): (stop-start, X, Y, C)."""
-    # Three neighbouring planes become the channels of one image: oneDNN likes that, not one channel.
+    # Three neighboring planes become the channels of one image: oneDNN likes that, not one channel.
     neighbors = padded(x, start, stop).squeeze(3).unfold(0, 3, 1).contiguous()
     return F.conv2d(neighbors.permute(0, 3, 1, 2), conv.weight[:, 0], conv.bias).permute(0, 2, 3, 1)
 

@@ -12,14 +12,14 @@ from difftumor.networks.guided_layers import (
     AttentionBlock,
     AttentionPool,
     Embedding,
-    Normalisation,
+    Normalization,
     ResBlock,
     TimedSequential,
     check_image,
     time_layers,
     timestep_embedding,
 )
-from difftumor.networks.guided_norm import normalised
+from difftumor.networks.guided_norm import normalized
 from difftumor.networks.guided_unet import check_levels
 
 
@@ -59,7 +59,9 @@ class GuidedClassifier(nn.Module):
 
     Args:
         arguments: its shape.
-    Raises: ValueError: the channels of a level with attention are no multiple of `head_channels`.
+
+    Raises:
+        ValueError: the channels of a level with attention are no multiple of `head_channels`.
     """
 
     def __init__(self, arguments: GuidedClassifierArguments) -> None:
@@ -92,7 +94,7 @@ class GuidedClassifier(nn.Module):
             ResBlock(channels, embedding, channels, scale_shift=True),
         )
         self.out = nn.Sequential(
-            Normalisation(channels),
+            Normalization(channels),
             nn.SiLU(),
             AttentionPool(size, channels, a.head_channels, a.classes),
         )
@@ -119,8 +121,12 @@ class GuidedClassifier(nn.Module):
         Args:
             x: noised image x_t (B, C, image_size, image_size).
             t: original timesteps, int64 or float (B,).
-        Returns: (B, classes).
-        Raises: ValueError: the shape does not fit.
+
+        Returns:
+            (B, classes).
+
+        Raises:
+            ValueError: the shape does not fit.
         """
         a = self.arguments
         check_image(x.shape, a.in_channels, 1, a.image_size)
@@ -132,4 +138,4 @@ class GuidedClassifier(nn.Module):
             x = block(x, embedding)
         layers: Any = self.out
         norm, _, pool = layers
-        return pool(normalised(norm, self.middle_block(x, embedding)))
+        return pool(normalized(norm, self.middle_block(x, embedding)))

@@ -1,7 +1,7 @@
 """Layers that the guided-diffusion U-Net and its classifier share.
 
 Dhariwal and Nichol, "Diffusion models beat GANs on image synthesis", NeurIPS 2021 (openai/guided-diffusion,
-MIT licence), as configured by Wolleb et al., MICCAI 2022.  Names of submodules give the published keys.
+MIT license), as configured by Wolleb et al., MICCAI 2022.  Names of submodules give the published keys.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difftumor.networks.guided_norm import normalised
+from difftumor.networks.guided_norm import normalized
 
 NORM_GROUPS = 32
 
@@ -20,13 +20,13 @@ NORM_GROUPS = 32
 Zeroed = TypeVar("Zeroed", bound=nn.Module)
 
 
-class Normalisation(nn.GroupNorm):
+class Normalization(nn.GroupNorm):
     """Group norm of 32 groups (torch accumulates in float32 whatever the precision of its input)."""
 
     def __init__(self, channels: int) -> None:
         if channels % NORM_GROUPS:
             raise ValueError(
-                f"A layer of {channels} channels cannot be normalised in {NORM_GROUPS} groups; "
+                f"A layer of {channels} channels cannot be normalized in {NORM_GROUPS} groups; "
                 f"choose base_channels as a multiple of {NORM_GROUPS}."
             )
         super().__init__(NORM_GROUPS, channels)
@@ -94,13 +94,13 @@ class ResBlock(nn.Module):
         self.channels, self.out_channels = channels, out_channels
         self.scale_shift, self.down = scale_shift, down
         self.in_layers = nn.Sequential(
-            Normalisation(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            Normalization(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(embedding, 2 * out_channels if scale_shift else out_channels)
         )
         self.out_layers = nn.Sequential(
-            Normalisation(out_channels),
+            Normalization(out_channels),
             nn.SiLU(),
             nn.Dropout(0.0),  # holds its place in the numbers of the keys
             zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
@@ -115,7 +115,7 @@ class ResBlock(nn.Module):
         before: Any = self.in_layers
         after: Any = self.out_layers
         norm, _, conv = before
-        h = normalised(norm, x)
+        h = normalized(norm, x)
         if self.down:
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         h = conv(h)
@@ -123,9 +123,9 @@ class ResBlock(nn.Module):
         norm, _, _, conv = after
         if self.scale_shift:
             scale, shift = change.chunk(2, dim=1)
-            h = normalised(norm, h, (scale, shift))
+            h = normalized(norm, h, (scale, shift))
         else:
-            h = normalised(norm, h + change[..., None, None])
+            h = normalized(norm, h + change[..., None, None])
         return self.skip_connection(x) + conv(h)
 
 
@@ -148,13 +148,13 @@ class AttentionBlock(nn.Module):
         if channels % heads:
             raise ValueError(f"{channels} channels cannot be shared by {heads} attention heads.")
         self.heads = heads
-        self.norm = Normalisation(channels)
+        self.norm = Normalization(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        tokens = normalised(self.norm, x, activate=False).flatten(2).transpose(1, 2)
+        tokens = normalized(self.norm, x, activate=False).flatten(2).transpose(1, 2)
         qkv = F.linear(tokens, self.qkv.weight.squeeze(-1), self.qkv.bias)
         q, k, v = qkv.unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
         out = attend(q, k, v).transpose(1, 2).flatten(2)

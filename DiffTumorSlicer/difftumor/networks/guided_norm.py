@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def normalised(
+def normalized(
     norm: nn.GroupNorm,
     x: Tensor,
     scale_shift: tuple[Tensor, Tensor] | None = None,
@@ -27,7 +27,9 @@ def normalised(
         x: (B, C, H, W).
         scale_shift: (B, C) each; none: 0.
         activate: apply the SiLU.
-    Returns: shape, layout and dtype of x.
+
+    Returns:
+        shape, layout and dtype of x.
     """
     if torch.is_grad_enabled() and x.device.type == "cpu":
         gain: Tensor = norm.weight

@@ -40,7 +40,9 @@ class GuidedSegmenter(GuidedUNet):
             x: noised image x_t (B, C, H, W).
             t: its original timesteps (B,).
             y: class labels (B,) of a class-conditional diffusion model; else None.
-        Returns: (B, classes, H, W).
+
+        Returns:
+            (B, classes, H, W).
         """
         check_image(x.shape, self.arguments.in_channels, self.factor)
         embedding = self.embed(t, y)

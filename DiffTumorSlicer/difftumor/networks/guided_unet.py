@@ -15,7 +15,7 @@ from difftumor.networks.guided_layers import (
     AttentionBlock,
     Downsample,
     Embedding,
-    Normalisation,
+    Normalization,
     ResBlock,
     TimedSequential,
     Upsample,
@@ -24,7 +24,7 @@ from difftumor.networks.guided_layers import (
     timestep_embedding,
     zeroed,
 )
-from difftumor.networks.guided_norm import normalised
+from difftumor.networks.guided_norm import normalized
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class GuidedUNet(nn.Module):
                 self.output_blocks.append(TimedSequential(*layers))
         out_channels = a.in_channels * (2 if a.learned_variance else 1)
         self.out = nn.Sequential(
-            Normalisation(channels),
+            Normalization(channels),
             nn.SiLU(),
             zeroed(nn.Conv2d(channels, out_channels, 3, padding=1)),
         )
@@ -135,7 +135,8 @@ class GuidedUNet(nn.Module):
     def embed(self, t: Tensor, y: Tensor | None) -> Tensor:
         """Embedding (B, 4 base_channels) of timesteps (B,) and class labels (B,).
 
-        Raises: ValueError: labels are missing, or given to an unconditional network.
+        Raises:
+            ValueError: labels are missing, or given to an unconditional network.
         """
         classes = self.arguments.classes
         if y is not None and classes is None:
@@ -154,8 +155,12 @@ class GuidedUNet(nn.Module):
             x: noised image x_t (B, C, H, W); H and W are multiples of 2^(levels - 1).
             t: original timesteps, int64 or float (B,).
             y: class labels, int64 (B,); None for an unconditional network.
-        Returns: (B, 2 C, H, W), or (B, C, H, W) without a learned variance.
-        Raises: ValueError: the shape does not fit, or labels are missing or unwanted.
+
+        Returns:
+            (B, 2 C, H, W), or (B, C, H, W) without a learned variance.
+
+        Raises:
+            ValueError: the shape does not fit, or labels are missing or unwanted.
         """
         check_image(x.shape, self.arguments.in_channels, self.factor)
         return self.run(x, self.embed(t, y))
@@ -166,7 +171,7 @@ class GuidedUNet(nn.Module):
             x = last
         layers: Any = self.out
         norm, _, conv = layers
-        return conv(normalised(norm, x))
+        return conv(normalized(norm, x))
 
     def encoder(self, x: Tensor, embedding: Embedding) -> tuple[Tensor, list[Tensor]]:
         """What the middle block makes of x, and the skip connections (consumed by `decoder`)."""

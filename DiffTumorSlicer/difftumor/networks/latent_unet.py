@@ -1,7 +1,7 @@
 """Denoiser of the latent diffusion model: a 3-D U-Net factorised into slices and their axis.
 
 Chen et al., CVPR 2024, section 3.2; the network is the video U-Net of
-lucidrains/video-diffusion-pytorch (MIT licence), where Z plays the part of time: convolutions and linear
+lucidrains/video-diffusion-pytorch (MIT license), where Z plays the part of time: convolutions and linear
 attention see one slice (X, Y), and an axial attention with rotary and relative positions sees one column
 along Z.  All features are (B, C, Z, X, Y).
 
@@ -261,7 +261,7 @@ def level(dim_in: int, dim_out: int, time_dim: int, resample: nn.Module) -> nn.M
 
 
 class LatentUNet(nn.Module):
-    """Predicts the noise in a normalised latent.
+    """Predicts the noise in a normalized latent.
 
     Args:
         dim: channels at full resolution.
@@ -315,8 +315,12 @@ class LatentUNet(nn.Module):
             x: (B, in_channels, Z, X, Y): noisy latent, conditioning latent, mask channel in this
                 order.  X and Y are multiples of `factor` (8 for the published network).
             t: timesteps, int64 (B,).
-        Returns: (B, out_channels, Z, X, Y).
-        Raises: ValueError: if the shape of x is not as above.
+
+        Returns:
+            (B, out_channels, Z, X, Y).
+
+        Raises:
+            ValueError: if the shape of x is not as above.
         """
         self.check_shape(x.shape)
         bias = self.time_rel_pos_bias(x.shape[2])

@@ -80,7 +80,9 @@ def disagreement(probabilities: Tensor) -> Tensor:
 
     Args:
         probabilities: (members, N, classes).
-    Returns: (N,) in [0, 1].
+
+    Returns:
+        (N,) in [0, 1].
     """
     members, _, classes = probabilities.shape
     if members == 1:
@@ -96,7 +98,9 @@ class PixelEnsemble(nn.Module):
 
     Args:
         members: how many.
-        features, classes, hidden: of each, see `PixelClassifier`.
+        features: of each, see `PixelClassifier`.
+        classes: likewise.
+        hidden: likewise.
         generator: of the first weights; each member gets its own.
     """
 
@@ -128,7 +132,8 @@ class PixelEnsemble(nn.Module):
     def of(cls, members: Sequence[PixelClassifier]) -> PixelEnsemble:
         """The ensemble of given classifiers, which have one shape.
 
-        Raises: ValueError: there are none, or their shapes differ.
+        Raises:
+            ValueError: there are none, or their shapes differ.
         """
         shapes = {tuple(m.feature_classifier[i].weight.shape for i in (0, 3, 6)) for m in members}
         if len(shapes) != 1:

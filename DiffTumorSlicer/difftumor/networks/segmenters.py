@@ -73,8 +73,11 @@ def build_segmenter(kind: str, arguments: SegmenterArguments | None = None) -> n
         kind: "segmentation_unet", "segmentation_nnunet" or "segmentation_swinunetr".
         arguments: its shape; None: as published.
 
-    Returns: (B, in_channels, X, Y, Z) -> logits (B, classes, X, Y, Z), each size a multiple of `size_factor`.
-    Raises: ValueError: no such network.
+    Returns:
+        (B, in_channels, X, Y, Z) -> logits (B, classes, X, Y, Z), each size a multiple of `size_factor`.
+
+    Raises:
+        ValueError: no such network.
     """
     # Late, because MONAI takes seconds to import and only segmentation needs it.
     from monai.networks.nets.dynunet import DynUNet
@@ -146,7 +149,8 @@ def segmenter_from(
         tensors: under the published names; those of `ALIASES` and `UNUSED` may be there or not.
         arguments: of the model's card, as of `SegmenterArguments`.
 
-    Raises: ValueError: the weights do not fit; names the first that does not.
+    Raises:
+        ValueError: the weights do not fit; names the first that does not.
     """
     if any(".mlp.linear1." in key for key in tensors):
         raise ValueError(

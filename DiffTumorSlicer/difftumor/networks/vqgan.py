@@ -1,7 +1,7 @@
 """Three-dimensional VQGAN: CT crop <-> latent of 8 channels at a quarter of the resolution.
 
 Chen et al., "Towards Generalizable Tumor Synthesis", CVPR 2024, section 3.1; the encoder and decoder
-are those of TATS (Ge et al., ECCV 2022; MIT licence).  Only what inference and the reconstruction loss
+are those of TATS (Ge et al., ECCV 2022; MIT license).  Only what inference and the reconstruction loss
 need is here; discriminators and the perceptual loss belong to the training programs.  Without gradients
 on a CPU, `fast_vqgan` does the work of the modules.
 
@@ -19,7 +19,7 @@ BLOCK = 128  # codes whose scores are compared at once
 
 
 class Codebook(nn.Module):
-    """Vectors of the quantiser.  `N` and `z_avg` are the running counts and sums of training."""
+    """Vectors of the quantizer.  `N` and `z_avg` are the running counts and sums of training."""
 
     embeddings: Tensor
     N: Tensor
@@ -38,11 +38,13 @@ class Codebook(nn.Module):
 
         The nearest code has the largest z.e - |e|^2 / 2: one matrix product of augmented vectors.  The
         whole matrix of a 96^3 crop would take 0.9 GB; in chunks it stays in the cache of a CPU (0.75 ->
-        0.35 s), and the maximum of blocks before that of all is vectorised (0.35 -> 0.15 s).
+        0.35 s), and the maximum of blocks before that of all is vectorized (0.35 -> 0.15 s).
 
         Args:
             vectors: (n, dim).
-        Returns: int64 (n,).
+
+        Returns:
+            int64 (n,).
         """
         codes = torch.cat([self.embeddings, -0.5 * self.embeddings.square().sum(1, True)], dim=1)
         # Rows of zeros with a bias of -inf fill the last block and are never the nearest.
@@ -87,12 +89,16 @@ class VQGAN(nn.Module):
         self.codebook = Codebook(codes, embedding_dim)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latent of a volume, not quantised: what the diffusion model is trained on.
+        """Latent of a volume, not quantized: what the diffusion model is trained on.
 
         Args:
             x: (B, 1, Z, X, Y), values in [-1, 1]; the three sizes are multiples of 4.
-        Returns: (B, embedding_dim, Z/4, X/4, Y/4).
-        Raises: ValueError: if the shape is not as above.
+
+        Returns:
+            (B, embedding_dim, Z/4, X/4, Y/4).
+
+        Raises:
+            ValueError: if the shape is not as above.
         """
         if x.ndim != 5 or x.shape[1] != 1 or any(n % 4 or n == 0 for n in x.shape[2:]):
             raise ValueError(
@@ -108,8 +114,10 @@ class VQGAN(nn.Module):
 
         Args:
             z: (B, embedding_dim, Z, X, Y).
-        Returns: indices int64 (B, Z, X, Y); codes, the shape of z (no gradient flows to z: a
-            training program writes z + (codes - z).detach()).
+
+        Returns:
+            indices int64 (B, Z, X, Y); codes, the shape of z (no gradient flows to z: a training program writes
+            z + (codes - z).detach()).
         """
         flat = z.detach().movedim(1, -1)
         indices = self.codebook.nearest(flat.reshape(-1, flat.shape[-1])).view(flat.shape[:-1])
@@ -125,8 +133,12 @@ class VQGAN(nn.Module):
             quantize: replace z by the nearest codes first (the published pipeline does).
             callback: called as callback(done, total) between the parts of the decoder; may raise
                 Cancelled.
-        Returns: (B, 1, 4Z, 4X, 4Y), nominally in [-1, 1], not clipped.
-        Raises: Cancelled: from the callback.
+
+        Returns:
+            (B, 1, 4Z, 4X, 4Y), nominally in [-1, 1], not clipped.
+
+        Raises:
+            Cancelled: from the callback.
         """
         if quantize:
             z = self.quantize(z)[1]
@@ -135,12 +147,12 @@ class VQGAN(nn.Module):
         return self.decoder(self.post_vq_conv(z), callback)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction decode(encode(x)), straight-through gradient at the quantiser."""
+        """Reconstruction decode(encode(x)), straight-through gradient at the quantizer."""
         z = self.encode(x)
         codes = self.quantize(z)[1]
         return self.decode(z + (codes - z).detach(), quantize=False)
 
     def code_range(self) -> tuple[float, float]:
-        """Smallest and largest number in the codebook: the scale of the normalised latent."""
+        """Smallest and largest number in the codebook: the scale of the normalized latent."""
         low, high = torch.aminmax(self.codebook.embeddings)
         return low.item(), high.item()

@@ -92,8 +92,12 @@ def make_abdomen(
         tumor_radius_mm: smallest and largest mean radius, 2 to 40 mm; drawn log-uniformly.
         noise_hu: standard deviation of the noise; None draws 8 to 18 HU at 1 mm, less for thicker slices.
         table: whether the patient lies on a table.
-    Returns: the phantom.
-    Raises: ValueError: for an argument out of range, or when a tumor finds no place.
+
+    Returns:
+        the phantom.
+
+    Raises:
+        ValueError: for an argument out of range, or when a tumor finds no place.
     """
     _check(seed, tumors, spacing_mm, shape, orientation, tumor_organs, tumor_radius_mm, noise_hu)
     spacing = np.asarray(spacing_mm, float)

@@ -134,9 +134,12 @@ class Canvas:
         """Squared radius function of an ellipsoid in canonical space: below 1 inside.
 
         Args:
-            center, radii: canonical mm.
+            center: canonical mm.
+            radii: likewise.
             tilt_deg: rotation about R, then A, then S.
-        Returns: its box, and float32 values over the box.
+
+        Returns:
+            its box, and float32 values over the box.
         """
         center, radii = np.asarray(center, float), np.asarray(radii, float)
         rotation = rotation_matrix(tilt_deg)
@@ -171,7 +174,9 @@ class Canvas:
         Args:
             points: (n, 3) mm, consecutive points form the center line. radii: (n,) mm.
             margin_mm: how far outside the surface the distance is wanted.
-        Returns: box, float32 distances (beyond the margin: large).
+
+        Returns:
+            box, float32 distances (beyond the margin: large).
         """
         pair = np.maximum(radii[:-1], radii[1:])  # a segment's box is as wide as its thicker end
         reach = np.maximum(np.append(pair, 0), np.append(0, pair))[:, None] + margin_mm
@@ -212,7 +217,10 @@ class Canvas:
             center: (3,) mm. radii: (3,) mm. rotation: (3, 3), columns are the ellipsoid's own axes.
             roughness: standard deviation of the radius, as a part of it.
             margin_mm: how far outside the surface the distance is wanted.
-        Returns: box, float32 distances in mm, negative inside; exact for a smooth sphere, else near the surface only.
+
+        Returns:
+            box, float32 distances in mm, negative inside; exact for a smooth sphere, else near the surface
+            only.
         """
         reach = np.sqrt(((rotation * radii) ** 2).sum(1)) * (1 + 1.5 * roughness) + margin_mm
         box = self.box(center - reach, center + reach)

@@ -78,8 +78,12 @@ def make_head(
         orientation: direction of growing indices, "R" or "L", "A" or "P", "S" or "I".
         tumor_radius_mm: smallest and largest mean radius of the core (edema comes on top), 2 to 40 mm; log-uniform.
         noise_percent: standard deviation of the noise in percent of the signal of cortex; None draws it.
-    Returns: the phantom.
-    Raises: ValueError: for an argument out of range, or when a tumor finds no place.
+
+    Returns:
+        the phantom.
+
+    Raises:
+        ValueError: for an argument out of range, or when a tumor finds no place.
     """
     _check(seed, tumors, spacing_mm, shape, orientation, tumor_radius_mm, noise_percent)
     spacing = np.asarray(spacing_mm, float)

@@ -229,10 +229,10 @@ def paint_brain(
     ribbon = 2.5 + 0.3 * vary
     ribbon = ribbon * np.clip(1 - (block + 2) / 4 * (side < 14), 0, 1)
     fluid = np.maximum(filled(-pial, voxel), layer(sheet, opening, voxel))
-    grey = np.maximum(filled(ribbon - pial, voxel), layer(sheet, opening + ribbon, voxel))
+    gray = np.maximum(filled(ribbon - pial, voxel), layer(sheet, opening + ribbon, voxel))
     inside = filled(cerebrum, voxel)
     fluid = np.maximum(fluid, 1 - inside)
-    white = (1 - np.maximum(grey, fluid)) * inside
+    white = (1 - np.maximum(gray, fluid)) * inside
 
     tissues.fill(Tissue.CSF)
     # Fibers under the cortex are less myelinated than the deep ones.

@@ -74,7 +74,9 @@ def plan_lesions(
     Args:
         scout: the patient without tumors on a coarse grid.
         count: number of lesions. radius_mm: smallest and largest mean radius of the core.
-    Raises: ValueError: if a lesion finds no room.
+
+    Raises:
+        ValueError: if a lesion finds no room.
     """
     axes = scout.canvas.axes
     room = (scout.wall > 1) & (scout.cerebrum > 4) & (scout.tissues.labels != Tissue.CSF)
@@ -112,7 +114,9 @@ def add_lesions(
         brain: painted, with the mass effect already in its coordinates.
         plans: of `plan_lesions`.
         marks: look-alikes; cleared where a tumor lies.
-    Returns: uint8 (I, J, K), values of `TumorPart`, and the facts in the order of the plans.
+
+    Returns:
+        uint8 (I, J, K), values of `TumorPart`, and the facts in the order of the plans.
     """
     parts = np.zeros(brain.canvas.shape, np.uint8)
     owner = np.zeros(brain.canvas.shape, np.uint8)

@@ -43,7 +43,8 @@ _VESSELS = (
 def add_look_alikes(brain: Brain, patient: Patient, rng: np.random.Generator) -> np.ndarray:
     """Paint small-vessel disease, fluid, plexus, vessels and dura.
 
-    Returns: uint8 (I, J, K), values of `HeadLookAlike`.
+    Returns:
+        uint8 (I, J, K), values of `HeadLookAlike`.
     """
     marks = np.zeros(brain.canvas.shape, np.uint8)
     for aging in (_caps, _spots, _spaces, _plexus):

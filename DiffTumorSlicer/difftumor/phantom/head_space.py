@@ -122,7 +122,9 @@ def tube(
         side: -1 mirrors the tube to the left.
         swell: factor of all radii.
         margin_mm: how far outside the surface the distance is wanted.
-    Returns: box, float32 distances; far outside -99.
+
+    Returns:
+        box, float32 distances; far outside -99.
     """
     points, radii = curve(knots, step_mm)
     points = points * np.array([side or 1, 1, 1])
@@ -159,7 +161,9 @@ def layer(distance: np.ndarray, half_width: np.ndarray | float, voxel_mm: float)
         distance: to the middle of the sheet, mm, 0 or more.
         half_width: of the sheet, mm.
         voxel_mm: size of the voxel.
-    Returns: float32 in [0, 1].
+
+    Returns:
+        float32 in [0, 1].
     """
     half = np.float32(voxel_mm / 2)
     inside = np.minimum(distance + half, half_width) - np.maximum(distance - half, -half_width)

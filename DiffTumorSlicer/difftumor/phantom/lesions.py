@@ -79,9 +79,15 @@ def add_lesions(
         canvas: organ map is grown where a tumor of pancreas or kidney bulges into the fat.
         hu: float32 (I, J, K), changed in place.
         look_alikes: marks of `add_look_alikes`; the few voxels that a tumor covers are cleared.
-        count, organs, radius_mm: see `phantom.make_abdomen`.
-    Returns: uint8 (I, J, K) map of labels 1...count, and the drafts in that order.
-    Raises: ValueError: if an organ is outside the field of view or has no room left.
+        count: see `phantom.make_abdomen`.
+        organs: likewise.
+        radius_mm: likewise.
+
+    Returns:
+        uint8 (I, J, K) map of labels 1...count, and the drafts in that order.
+
+    Raises:
+        ValueError: if an organ is outside the field of view or has no room left.
     """
     tumors = np.zeros(canvas.shape, np.uint8)
     drafts: list[Draft] = []
@@ -110,7 +116,9 @@ def measure(draft: Draft, clean: np.ndarray, canvas: Canvas, tumors: np.ndarray)
         draft: the tumor.
         clean: float32 (I, J, K), HU after the blur, without noise.
         canvas: organ map and axes. tumors: map of `add_lesions`.
-    Returns: draft and facts.
+
+    Returns:
+        draft and facts.
     """
     box = ndimage.find_objects(tumors, max_label=draft.label)[draft.label - 1]
     mask = tumors[box] == draft.label
@@ -187,7 +195,9 @@ def _fit(
     """The largest connected part of a shape that fits in the room, or None where too little of it does.
 
     Args: shape, room, tumors, look_alikes: bool, one box; a gap of a voxel to other tumors is kept.
-    Returns: bool mask of the tumor.
+
+    Returns:
+        bool mask of the tumor.
     """
     pieces, n = ndimage.label(shape & room)
     if n == 0:

@@ -39,7 +39,9 @@ def add_look_alikes(
     Args:
         canvas: a fat cleft leaves the liver's label, a cyst has its organ's.
         hu: float32 (I, J, K), changed in place.
-    Returns: uint8 (I, J, K) map of `LookAlike` values.
+
+    Returns:
+        uint8 (I, J, K) map of `LookAlike` values.
     """
     marks = np.zeros(canvas.shape, np.uint8)
     box = canvas.organ_box(5)

@@ -33,7 +33,8 @@ def abdomen(request: dict[str, Any], folder: Path) -> dict[str, Any]:
             the organ that is nearest to it.
         folder: where the arrays are written.
 
-    Returns: {"affine": 4 x 4 (IJK to RAS mm), "starts": {label: [i, j, k] of its box}}.
+    Returns:
+        {"affine": 4 x 4 (IJK to RAS mm), "starts": {label: [i, j, k] of its box}}.
     """
     count = int(request.get("tumors", 0))
     names = ("tumor_organs", "tumor_radius_mm") if count else ()
@@ -66,7 +67,8 @@ def head(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         request: {"seed": number, "spacing_mm": [x, y, z], "tumors": number}.
         folder: where the arrays are written.
 
-    Returns: {"affine": 4 x 4 (IJK to RAS mm)}.
+    Returns:
+        {"affine": 4 x 4 (IJK to RAS mm)}.
     """
     made = make_head(
         int(request["seed"]),

@@ -28,7 +28,9 @@ def bspline_weights(
         length_mm: distance of the lattice nodes.
         start_mm: position of lattice node 1 (node 0 lies one cell before it).
         n: number of nodes, at least 4.
-    Returns: float32 (m, n), each row sums to 1.
+
+    Returns:
+        float32 (m, n), each row sums to 1.
     """
     u = np.clip((np.asarray(coordinates, np.float64) - start_mm) / length_mm, 0, n - 3 - 1e-6)
     cell = np.floor(u).astype(int)
@@ -56,7 +58,9 @@ def smooth_field(
             on the size of the box.
         axes: coordinates of the voxel centers, mm.
         length_mm: lattice distance, one number or one per axis; the correlation length is about the same.
-    Returns: float32 (I, J, K).
+
+    Returns:
+        float32 (I, J, K).
     """
     source = rng.spawn(1)[0]
     if any(
@@ -78,7 +82,9 @@ def evaluate_lattice(lattice: np.ndarray, weights: list[np.ndarray]) -> np.ndarr
     Args:
         lattice: (a, b, c) node values.
         weights: three arrays (I, a), (J, b), (K, c) of `bspline_weights`.
-    Returns: float32 (I, J, K).
+
+    Returns:
+        float32 (I, J, K).
     """
     wx, wy, wz = weights
     out = np.tensordot(wx, lattice, axes=(1, 0))  # (I, b, c): smallest product first
@@ -94,7 +100,9 @@ def blur_point_spread(image: np.ndarray, spacing_mm: np.ndarray, psf_mm: float) 
         image: float32 (I, J, K), HU.
         spacing_mm: (3,) voxel size.
         psf_mm: standard deviation of the in-plane point spread, mm.
-    Returns: float32 (I, J, K).
+
+    Returns:
+        float32 (I, J, K).
     """
     # A box of width s has standard deviation s / sqrt(12): this is the partial volume of the voxel itself.
     sigma = np.sqrt(psf_mm**2 + np.asarray(spacing_mm) ** 2 / 12) / np.asarray(spacing_mm)
@@ -121,7 +129,9 @@ def ct_noise(
         spacing_mm: (3,) voxel size.
         peak_per_mm: spatial frequency p of the maximum, cycles per mm.
         slice_correlation_mm: standard deviation of the correlation kernel along K.
-    Returns: float32 (I, J, K).
+
+    Returns:
+        float32 (I, J, K).
     """
     noise = rng.standard_normal(shape, dtype=np.float32)
     sigma = slice_correlation_mm / spacing_mm[2]

@@ -27,7 +27,8 @@ class Palette:
 def tissue_hu(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, Palette]:
     """Turn the material map into HU.
 
-    Returns: float32 (I, J, K) HU with hard edges and without noise; the palette of this patient.
+    Returns:
+        float32 (I, J, K) HU with hard edges and without noise; the palette of this patient.
     """
     table = np.array([TISSUE[m] for m in Material], np.float32)
     shift = np.clip(rng.standard_normal(len(table)), -2, 2).astype(np.float32)

@@ -105,7 +105,8 @@ class Answers:
 def read_answers(path: Path) -> Answers:
     """Read answers.json, or that of a study's folder.
 
-    Raises: StudyError: missing, damaged or of another version.
+    Raises:
+        StudyError: missing, damaged or of another version.
     """
     path = Path(path)
     path = path / ANSWERS_JSON if path.is_dir() else path

@@ -43,7 +43,8 @@ def read_case(path: Path, sha256: str = "") -> CaseImage:
         path: of the package's file, called by its token.
         sha256: of token and file (`study.case_sha256`), compared if given.
 
-    Raises: StudyError: missing, cut short, changed, or not of the packages' form.
+    Raises:
+        StudyError: missing, cut short, changed, or not of the packages' form.
     """
     try:
         size = path.stat().st_size

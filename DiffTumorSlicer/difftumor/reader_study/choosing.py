@@ -98,7 +98,8 @@ def choose(candidates: Sequence[Candidate], kind: StudyType, plan: Plan) -> Choi
     Balanced means: in each organ and size class (SIZE_LIMITS_MM) as many real as synthetic ones; of an organ
     recognition as many of each organ in a size class; of a detection as many with as without a lesion in each organ.
 
-    Raises: StudyError: nothing to ask about, or not enough cases.
+    Raises:
+        StudyError: nothing to ask about, or not enough cases.
     """
     _check_kinds(candidates, kind)
     rng = np.random.default_rng([plan.seed, 1])

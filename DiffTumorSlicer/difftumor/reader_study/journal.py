@@ -59,7 +59,8 @@ def read_journal(path: Path, origin: str) -> Reading:
         path: need not exist.
         origin: `Package.digest`.
 
-    Raises: JournalError: unreadable, changed, of another package or version.
+    Raises:
+        JournalError: unreadable, changed, of another package or version.
     """
     try:
         content = path.read_bytes()
@@ -123,8 +124,11 @@ class Journal:
         Args:
             record: JSON-ready, without n, previous and hash.
 
-        Returns: the whole record.
-        Raises: JournalError: it was not stored, and the file is as it was before.
+        Returns:
+            the whole record.
+
+        Raises:
+            JournalError: it was not stored, and the file is as it was before.
         """
         whole = chained({"n": self.count, **record}, self.last_hash)
         line = line_of(whole)
@@ -192,7 +196,8 @@ class Journal:
 def open_journal(path: Path, origin: str) -> tuple[Journal, Reading]:
     """Open a journal to go on with it, without the torn tail of a crash; the caller holds the lock.
 
-    Raises: JournalError: see `read_journal`; or it cannot be written.
+    Raises:
+        JournalError: see `read_journal`; or it cannot be written.
     """
     reading = read_journal(path, origin)
     last = reading.records[-1]["hash"] if reading.records else origin

@@ -141,7 +141,8 @@ def read_study(folder: Path) -> Study:
 def read_key(study: Study) -> Key:
     """Read the key of a study and compare it with its hash.
 
-    Raises: StudyError: missing, not the one that was sealed, or of another version.
+    Raises:
+        StudyError: missing, not the one that was sealed, or of another version.
     """
     path = study.folder / KEY_FILE
     content = read_versioned(path, KEY_SCHEMA, "a study's coordinator")

@@ -29,7 +29,7 @@ class ReaderStatus:
         reader: code.
         folder: of the package.
         answered, total: counted cases.
-        practised: practice cases with an answer.
+        practiced: practice cases with an answer.
         sessions: how often the package was opened.
         ended: the last session was closed in an orderly way.
         minutes: on the screen, pauses left out.
@@ -42,7 +42,7 @@ class ReaderStatus:
     folder: Path
     answered: int = 0
     total: int = 0
-    practised: int = 0
+    practiced: int = 0
     sessions: int = 0
     ended: bool = True
     minutes: float = 0.0
@@ -110,7 +110,9 @@ def merge(study: Study, folders: Sequence[Path]) -> tuple[Answers, tuple[str, ..
         study: with its key.
         folders: packages as they came back; package.json and journal.jsonl are enough.
 
-    Returns: the answers, and sentences about what is missing or strange.
+    Returns:
+        the answers, and sentences about what is missing or strange.
+
     Raises:
         StudyError: a package of another study, one that was changed, two of one reader, a journal that was cut
             since the last merge.

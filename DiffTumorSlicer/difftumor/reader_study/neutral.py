@@ -64,7 +64,8 @@ def common_frame(
         field_mm: None: what the smallest scan can fill along each axis.
         crop_mm: largest size along each axis, where `field_mm` is None.
 
-    Raises: StudyError: the field would be too small to show anything.
+    Raises:
+        StudyError: the field would be too small to show anything.
     """
     along = np.array([_spacing_along_ras(grid) for grid in grids])
     spacing = np.round(along.max(axis=0) if spacing_mm is None else np.asarray(spacing_mm), 6)
@@ -89,7 +90,8 @@ def common_frame(
 def place(frame: Frame, scan: Grid, start_ras: Sequence[float]) -> tuple[Grid, NDArray[np.float64]]:
     """Where in a scan the frame lies: around the start, moved so that it stays inside where it can.
 
-    Returns: the grid in the patient, and the start in the copy (RAS mm from its center, whole mm).
+    Returns:
+        the grid in the patient, and the start in the copy (RAS mm from its center, whole mm).
     """
     start = np.asarray(start_ras, float)
     low, high = scan.bounds_ras

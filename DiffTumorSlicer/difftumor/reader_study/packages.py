@@ -91,7 +91,9 @@ def create_study(
         note: receives sentences of the readers of images.
         salt: 64 hexadecimal digits, for tests; else random.
 
-    Returns: the study, and sentences for the coordinator.
+    Returns:
+        the study, and sentences for the coordinator.
+
     Raises:
         StudyError: too few cases, no common field, not enough room on the disk.
         FileExistsError: the folder is there.

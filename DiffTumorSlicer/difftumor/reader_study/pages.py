@@ -30,7 +30,8 @@ def page(title: str, notice: str, sections: Sequence[str]) -> str:
     """A whole page.
 
     Args:
-        title, notice: plain text; the legal notice is added.
+        title: plain text; the legal notice is added.
+        notice: likewise.
         sections: HTML.
     """
     return (

@@ -151,7 +151,8 @@ class ReadingState:
     def apply(self, record: Mapping[str, Any]) -> None:
         """Take one record.
 
-        Raises: StudyError: it cannot stand here, so the journal was not written by this program.
+        Raises:
+            StudyError: it cannot stand here, so the journal was not written by this program.
         """
         try:
             monotonic, wall = float(record["monotonic_s"]), float(record["wall_s"])

@@ -87,7 +87,8 @@ def sources_in(
         organ: of all its scans; "" to look it up.
         label: of the lesions in the masks.
 
-    Raises: StudyError: no scan there, or a scan without lesions that should have one.
+    Raises:
+        StudyError: no scan there, or a scan without lesions that should have one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -119,7 +120,8 @@ def sources_in(
 def sources_of_table(path: Path) -> list[Source]:
     """Scans of a CSV with the columns image, kind, organ, lesions (MASK or MASK:label); paths relative to it.
 
-    Raises: StudyError: no such table, or a bad line.
+    Raises:
+        StudyError: no such table, or a bad line.
     """
     path = Path(path)
     try:
@@ -196,7 +198,8 @@ def lesions_of(source: Source, volume: Volume, note: Note) -> NDArray[np.bool_]:
 def twins(candidates: Sequence[Candidate]) -> list[str]:
     """Sentences about cases that give each other away: made in the same scan, or in a scan that is a case itself.
 
-    Raises: StudyError: one scan is given twice.
+    Raises:
+        StudyError: one scan is given twice.
     """
     seen: dict[str, Path] = {}
     for one in candidates:

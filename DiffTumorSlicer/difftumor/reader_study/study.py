@@ -170,7 +170,8 @@ def read_package(folder: Path, *, images: bool = True) -> Package:
         folder: where it lies.
         images: they must be there, and of the right size.
 
-    Raises: StudyError: no package, damaged, incomplete, or of a newer version.
+    Raises:
+        StudyError: no package, damaged, incomplete, or of a newer version.
     """
     path = Path(folder) / PACKAGE_FILE
     content = read_versioned(path, PACKAGE_SCHEMA, "a reader's package")
@@ -207,7 +208,8 @@ def read_versioned(path: Path, schema: str, what: str) -> dict[str, Any]:
         schema: its `schema`; its `schema_version` is SCHEMA_VERSION.
         what: for messages, such as "a reader's package".
 
-    Raises: StudyError: missing, not JSON, of another kind, or of another version.
+    Raises:
+        StudyError: missing, not JSON, of another kind, or of another version.
     """
     if not path.is_file():
         raise StudyError(

@@ -35,7 +35,7 @@ class SegmentationModel:
         network: (B, C, X, Y, Z) -> logits (B, K, X, Y, Z).
         kind: which architecture, a key of `checkpoints.KINDS`.
         card: the model's card.
-        facts: id, title, sha256, licence, organs, notes; JSON-ready.
+        facts: id, title, sha256, license, organs, notes; JSON-ready.
         device, device_name: where it computes.
         window: voxels of a crop.
         tumor_label, organ_label: classes; None: the network has no class for the organ.
@@ -89,7 +89,9 @@ class SegmentationModel:
 
         Args:
             x: (B, C, X, Y, Z) of `scaled` values, sizes as `window` or other multiples of its factor.
-        Returns: (B, K, X, Y, Z), float32 on the model's device.
+
+        Returns:
+            (B, K, X, Y, Z), float32 on the model's device.
         """
         found: Tensor = self.network(x.to(self.device, torch.float32))
         return found
@@ -109,7 +111,8 @@ def load_segmentation_models(
         cache: kept between requests; holds the models of the last one.
         callback: called as callback(stage, done, total).
 
-    Raises: ModelError: not installed, no segmentation model, damaged, or models that cannot work together.
+    Raises:
+        ModelError: not installed, no segmentation model, damaged, or models that cannot work together.
         DeviceError: no such device.
     """
     loaded = cached("segmentation", models, device, cache, callback, open_model)
@@ -120,7 +123,8 @@ def load_segmentation_models(
 def open_model(installed: InstalledModel, device: torch.device) -> SegmentationModel:
     """Read the weights of one model and build its network.
 
-    Raises: ModelError: not a segmentation model, damaged, or of another architecture.
+    Raises:
+        ModelError: not a segmentation model, damaged, or of another architecture.
     """
     path = installed.path
     checkpoint = read_checkpoint(path, expect=tuple(CHANNELS))

@@ -100,7 +100,8 @@ def segment(
         callback: called with stage, done, total for each batch of windows; may raise Cancelled.
         cache: keeps what the networks said: another threshold or component rule then computes no window.
 
-    Raises: SegmentationError: no segmentation can be made; says why and what to change.
+    Raises:
+        SegmentationError: no segmentation can be made; says why and what to change.
     """
     report = callback or (lambda _stage, _done, _total: None)
     for what, array in (("scan", scan), ("organ mask", organ)):

@@ -81,7 +81,8 @@ def plan_windows(
         overlap: share that neighbors have in common along each axis, 0 to below 1.
         wanted: bool of `shape`, voxels whose result is needed; None: all.
 
-    Raises: ValueError: overlap out of range, another shape, or nothing is wanted.
+    Raises:
+        ValueError: overlap out of range, another shape, or nothing is wanted.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap must be at least 0 and less than 1, got {overlap}")
@@ -132,7 +133,8 @@ def predict_windows(
         batch_size: windows at a time.
         callback: called as callback(done, total) before each batch and at the end; may raise Cancelled.
 
-    Yields: rows of `plan.box` along X (slice in voxels of the volume) and their logits (K, rows, Y, Z), 0 where no
+    Yields:
+        rows of `plan.box` along X (slice in voxels of the volume) and their logits (K, rows, Y, Z), 0 where no
         window was. Rows come once, in order; those without a window do not come.
     """
     report = callback or (lambda _done, _total: None)

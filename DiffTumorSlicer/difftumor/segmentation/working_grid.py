@@ -47,7 +47,8 @@ def needed_voxels(region: NDArray[np.bool_], grid: Grid, working: Grid) -> NDArr
         grid: of the scan.
         working: the other grid; beyond its border the nearest voxel counts.
 
-    Returns: bool of `working.shape`.
+    Returns:
+        bool of `working.shape`.
     """
     result = np.zeros(working.shape, bool)
     last = np.asarray(working.shape) - 1

@@ -25,7 +25,8 @@ def feather_weight(
         spacing_mm: (3,) voxel size.
         sigma_mm: width of the rim in mm; 0 returns the hard mask.
 
-    Returns: float32 (I, J, K) in [0, 1].
+    Returns:
+        float32 (I, J, K) in [0, 1].
     """
     weight = mask.astype(np.float32)
     if sigma_mm > 0:
@@ -53,7 +54,8 @@ def blend(
         reference: float32 HU that `generated` is to be compared with; None: the scan clipped to the window.
         weight: float32 in [0, 1], same shape.
 
-    Returns: array of the type of `hu` (integers rounded), equal to `hu` where `weight` is 0.
+    Returns:
+        array of the type of `hu` (integers rounded), equal to `hu` where `weight` is 0.
     """
     scan = hu.astype(np.float32)
     if reference is None:
@@ -84,7 +86,8 @@ def blend_as_published(
         organ: 'liver', 'pancreas' or 'kidney': the anatomy.
         sigma_voxels: drawn from U(0, 4) by the published code.
 
-    Returns: float32 (X, Y, Z).
+    Returns:
+        float32 (X, Y, Z).
     """
     if organ == "pancreas":
         return generated.astype(np.float32)

@@ -30,9 +30,11 @@ def deform(mask: Mask, displacements: ArrayLike) -> Mask:
         displacements: (3, 2, P, P) voxels: plane, component (0 moves along the plane's first axis),
             control points. Positive values fetch from higher indices, so the content moves down.
 
-    Returns: bool (X, Y, Z), a new array.
+    Returns:
+        bool (X, Y, Z), a new array.
 
-    Raises: ValueError: if the mask or the displacements have another form.
+    Raises:
+        ValueError: if the mask or the displacements have another form.
     """
     control = np.asarray(displacements, dtype=np.float64)
     if mask.ndim != 3 or min(mask.shape) < 2:
@@ -54,7 +56,8 @@ def displacement_field(control: NDArray[np.float64], shape: Sequence[int]) -> ND
         control: (2, P, P) displacements, voxels.
         shape: (N, M) of the plane, both at least 2.
 
-    Returns: float64 (2, N, M) displacements, voxels.
+    Returns:
+        float64 (2, N, M) displacements, voxels.
     """
     scale = zip(shape, control.shape[1:], strict=True)
     points = np.meshgrid(*(np.arange(n) * (p - 1) / (n - 1) for n, p in scale), indexing="ij")

@@ -1,4 +1,4 @@
-"""What paints a tumor into one crop: DiffTumor's latent diffusion, or the modelling-based baseline."""
+"""What paints a tumor into one crop: DiffTumor's latent diffusion, or the modeling-based baseline."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class SynthesisNetworks:
             ct: (B, 1, Z, X, Y) in [-1, 1].
             mask: (B, 1, Z, X, Y), 0 or 1.
 
-        Returns: (B, 9, Z/4, X/4, Y/4): eight normalised latent channels and the mask in {-1, 1}.
+        Returns:
+            (B, 9, Z/4, X/4, Y/4): eight normalized latent channels and the mask in {-1, 1}.
         """
         # Masked voxels become 0 (37.5 HU), not the lowest value: so the networks were trained.
         latent = normalize_latent(self.vqgan.encode(ct * (1 - mask)), *self.code_range)
@@ -81,7 +82,8 @@ class SynthesisNetworks:
             draw: standard normal noise (B, 8, Z/4, X/4, Y/4), first x_T, then one for each step.
             callback: called with done, total.
 
-        Returns: (B, 8, Z/4, X/4, Y/4), normalised.
+        Returns:
+            (B, 8, Z/4, X/4, Y/4), normalized.
         """
         denoise = denoiser(self.unet, condition)
         if self.schedule.length <= ANCESTRAL_UP_TO:
@@ -93,7 +95,7 @@ class SynthesisNetworks:
 
     @torch.inference_mode()
     def decode(self, latent: Tensor, callback: Any = None) -> Tensor:
-        """(B, 8, ...) normalised latent to (B, 1, Z, X, Y), nominally [-1, 1]."""
+        """(B, 8, ...) normalized latent to (B, 1, Z, X, Y), nominally [-1, 1]."""
         return self.vqgan.decode(denormalize_latent(latent, *self.code_range), callback=callback)
 
 
@@ -149,14 +151,14 @@ class DiffusionGenerator:
 
 
 class ModelledGenerator:
-    """The modelling-based baseline of Hu et al. (2023): needs no weights."""
+    """The modeling-based baseline of Hu et al. (2023): needs no weights."""
 
     device_name = "cpu"
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {
             "id": MODELLED,
-            "title": "Modelling-based tumors (Hu et al. 2023)",
+            "title": "Modeling-based tumors (Hu et al. 2023)",
             "sha256": None,
         }
 
@@ -189,7 +191,9 @@ def load_generator(
         device: see `devices.resolve_device`.
         cache: kept between requests; holds one synthesis model at a time.
 
-    Raises: ModelError: not installed, not a synthesis model, damaged. DeviceError: no such device.
+    Raises:
+        ModelError: not installed, not a synthesis model, damaged.
+        DeviceError: no such device.
     """
     if model == MODELLED:
         return ModelledGenerator()
@@ -210,7 +214,8 @@ def open_generator(installed: InstalledModel, device: torch.device) -> Diffusion
 def networks_from(tensors: dict[str, Tensor], source: str) -> SynthesisNetworks:
     """Build the networks from tensors named `vqgan.*`, `denoise_fn.*` and `betas`.
 
-    Raises: ModelError: if a needed tensor is missing or has another shape.
+    Raises:
+        ModelError: if a needed tensor is missing or has another shape.
     """
     parts = {
         prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

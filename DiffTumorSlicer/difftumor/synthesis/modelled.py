@@ -111,12 +111,13 @@ class ModelledTumor:
     def from_dict(cls, values: Mapping[str, Any]) -> ModelledTumor:
         """Build from what `to_dict` gave.
 
-        Raises: ValueError: if a field is missing, unknown or out of range.
+        Raises:
+            ValueError: if a field is missing, unknown or out of range.
         """
         try:
             return cls(**values)
         except TypeError as error:
-            raise ValueError(f"this describes no modelled tumor: {error}") from error
+            raise ValueError(f"this describes no modeled tumor: {error}") from error
 
 
 def sample_modelled_tumor(rng: np.random.Generator) -> ModelledTumor:
@@ -150,9 +151,11 @@ def sample_modelled_lesions(
         organ: one of tumor_shapes.ORGANS.
         size: one of MODELLED_SIZES ("mix" has all of them); None draws it, all with equal chances.
 
-    Returns: shapes for `synthesis.shapes.tumor_mask` or `add_modelled_tumors`.
+    Returns:
+        shapes for `synthesis.shapes.tumor_mask` or `add_modelled_tumors`.
 
-    Raises: TumorShapeError: for an empty or too small organ, or an unknown size or organ.
+    Raises:
+        TumorShapeError: for an empty or too small organ, or an unknown size or organ.
     """
     if size is None:
         size = str(rng.choice(list(MODELLED_SIZES)))
@@ -181,9 +184,11 @@ def add_modelled_tumors(
         lesions: from `sample_modelled_lesions`.
         tumor: from `sample_modelled_tumor`.
 
-    Returns: float32 (X, Y, Z) HU, a new array; and the tumor mask, bool (X, Y, Z).
+    Returns:
+        float32 (X, Y, Z) HU, a new array; and the tumor mask, bool (X, Y, Z).
 
-    Raises: TumorShapeError: for an empty organ, or tumors that nowhere meet it.
+    Raises:
+        TumorShapeError: for an empty organ, or tumors that nowhere meet it.
     """
     inner = trim_box(check_organ(organ_mask))
     mask = tumor_mask(inner, lesions)
@@ -204,9 +209,11 @@ def apply_modelled_tumor(
         tumor_mask: bool (X, Y, Z), at least one voxel.
         tumor: from `sample_modelled_tumor` or a side-car.
 
-    Returns: float32 (X, Y, Z) HU, a new array, equal to `ct_hu` beyond four edge sigmas of the tumor.
+    Returns:
+        float32 (X, Y, Z) HU, a new array, equal to `ct_hu` beyond four edge sigmas of the tumor.
 
-    Raises: ValueError: if the shapes differ, the mask is empty, or nothing of it lies in the organ.
+    Raises:
+        ValueError: if the shapes differ, the mask is empty, or nothing of it lies in the organ.
     """
     result = np.array(ct_hu, dtype=np.float32)
     tumor_mask = np.asarray(tumor_mask, dtype=bool)
@@ -247,7 +254,8 @@ def texture_field(shape: Sequence[int], tumor: ModelledTumor) -> NDArray[np.floa
         shape: of the region, voxels (mm).
         tumor: its seed and parameters.
 
-    Returns: float32 of `shape`, 0 to 1; the same numbers give the same texture.
+    Returns:
+        float32 of `shape`, 0 to 1; the same numbers give the same texture.
     """
     rng = np.random.Generator(np.random.PCG64(tumor.seed))
     # Six sigmas apart the periodic copies of the noise no longer know of each other.
@@ -293,7 +301,8 @@ def _kept_variance(sigma: float) -> float:
 def trim_box(organ_mask: Mask) -> Mask:
     """Drop the outermost plane on each side of the organ's bounding box, as Hu et al. do.
 
-    Raises: TumorShapeError: if nothing is left.
+    Raises:
+        TumorShapeError: if nothing is left.
     """
     box = ndimage.find_objects(organ_mask.view(np.uint8))[0]
     inner = np.zeros_like(organ_mask)

@@ -105,7 +105,8 @@ class TumorShape:
     def from_dict(cls, values: Mapping[str, Any]) -> TumorShape:
         """Build the shape from what `to_dict` gave, also after a way through JSON.
 
-        Raises: TumorShapeError: if a field is missing, unknown or out of range.
+        Raises:
+            TumorShapeError: if a field is missing, unknown or out of range.
         """
         try:
             return cls(**{name: _as_tuple(value) for name, value in values.items()})
@@ -140,9 +141,11 @@ def sample_lesions(
         organ: one of ORGANS.
         count: 1 to MAXIMUM_COUNT lesions; None draws as many as is usual for the size.
 
-    Returns: one shape per lesion.
+    Returns:
+        one shape per lesion.
 
-    Raises: TumorShapeError: for an empty or too small organ, or an argument out of range.
+    Raises:
+        TumorShapeError: for an empty or too small organ, or an argument out of range.
     """
     _check_choice("size", size, SIZES)
     _check_choice("organ", organ, ORGANS)
@@ -196,9 +199,11 @@ def sample_center(
         organ_mask: bool (X, Y, Z), not empty.
         inside_edge: candidates are what a 5 x 5 erosion leaves of the slice, else its organ voxels.
 
-    Returns: (x, y, z).
+    Returns:
+        (x, y, z).
 
-    Raises: TumorShapeError: if no slice has a candidate.
+    Raises:
+        TumorShapeError: if no slice has a candidate.
     """
     heights = np.flatnonzero(organ_mask.any(axis=(0, 1)))
     bottom, top = int(heights[0]), int(heights[-1])
@@ -247,9 +252,11 @@ def tumor_mask(
         clean_components: keep only the largest 6-connected piece of each lesion. Differs from
             DiffTumor, whose masks have crumbs of 1 to 30 voxels; therefore off by default.
 
-    Returns: bool (X, Y, Z), not empty.
+    Returns:
+        bool (X, Y, Z), not empty.
 
-    Raises: TumorShapeError: for an empty organ, or if no voxel of the lesions lies in it.
+    Raises:
+        TumorShapeError: for an empty organ, or if no voxel of the lesions lies in it.
     """
     organ_mask = check_organ(organ_mask)
     result = np.zeros_like(organ_mask)
@@ -266,8 +273,9 @@ def tumor_mask(
 def lesion_mask(lesion: TumorShape) -> tuple[Mask, tuple[int, int, int]]:
     """Make one lesion, not clipped, in an array of its own.
 
-    Returns: bool array of 4 semi-axes per axis (less if `tight`), and the voxel (x, y, z) of the
-        organ's array on which its first voxel comes to lie, which may be negative.
+    Returns:
+        bool array of 4 semi-axes per axis (less if `tight`), and the voxel (x, y, z) of the organ's array on
+        which its first voxel comes to lie, which may be negative.
     """
     bent = deform(ellipsoid_box(lesion.semi_axes), lesion.displacements)
     middle = [2 * r for r in lesion.semi_axes]
@@ -303,7 +311,8 @@ def box_center(mask: Mask) -> tuple[int, int, int]:
 def check_organ(organ_mask: NDArray[Any]) -> Mask:
     """Return an organ as a bool (X, Y, Z) array.
 
-    Raises: TumorShapeError: if it is not 3-D, holds other values than 0 and 1, or is empty.
+    Raises:
+        TumorShapeError: if it is not 3-D, holds other values than 0 and 1, or is empty.
     """
     organ_mask = np.asarray(organ_mask)
     if organ_mask.ndim != 3:

@@ -37,7 +37,7 @@ class Site:
     """One tumor: a place, and a shape that can be drawn on any grid.
 
     Attributes:
-        center_ras: the point that the generator's crop is centred on, RAS mm.
+        center_ras: the point that the generator's crop is centered on, RAS mm.
         draw: the tumor's voxels on a grid, bool, before the organ clip.
         box_on: the index box of a grid that can hold the tumor.
         clip: whether the organ mask cuts it.
@@ -67,7 +67,8 @@ def sites_of(
         parameters: with an ellipsoid, or with a random size (needs `organ`).
         shapes: random shapes that were drawn before, by number; then nothing is drawn (replay).
 
-    Raises: SynthesisError: no tumor of this size can be made there.
+    Raises:
+        SynthesisError: no tumor of this size can be made there.
     """
     if parameters.ellipsoid is not None:
         return _ellipsoid_site(grid, parameters.ellipsoid, parameters.clip_to_organ)
@@ -96,7 +97,7 @@ def _ellipsoid_site(grid: Grid, ellipsoid: Ellipsoid, clip: bool) -> tuple[list[
     if not grid.contains(np.asarray(ellipsoid.center_ras)):
         low, high = (tuple(round(float(v), 1) for v in edge) for edge in grid.bounds_ras)
         raise SynthesisError(
-            f"the ellipsoid's centre {ellipsoid.center_ras} lies outside the scan, which reaches from "
+            f"the ellipsoid's center {ellipsoid.center_ras} lies outside the scan, which reaches from "
             f"{low} to {high} (R, A, S in mm). Move it into the scan."
         )
     axes = rotation_matrix(ellipsoid.rotation_deg) * np.asarray(ellipsoid.radii_mm)
@@ -120,7 +121,7 @@ def _ellipsoid_site(grid: Grid, ellipsoid: Ellipsoid, clip: bool) -> tuple[list[
     notes = []
     index = grid.to_ijk(np.asarray(ellipsoid.center_ras))
     beyond = (index - extent / 2 < -0.5) | (index + extent / 2 > np.asarray(grid.shape) - 0.5)
-    # Thick slices alone can hold fewer voxel centres than the volume says; only a border cuts.
+    # Thick slices alone can hold fewer voxel centers than the volume says; only a border cuts.
     if beyond.any() and held < 0.9 * volume:
         share = 100 * (1 - held / volume)
         notes.append(

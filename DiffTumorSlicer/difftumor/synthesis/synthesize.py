@@ -118,8 +118,11 @@ def synthesize(
         callback: called with stage, done, total; may raise Cancelled.
         shapes: random shapes of an earlier result, to make it again; see `shapes_of`.
 
-    Returns: the changed box.
-    Raises: SynthesisError: no tumor can be made there; says why and what to change.
+    Returns:
+        the changed box.
+
+    Raises:
+        SynthesisError: no tumor can be made there; says why and what to change.
     """
     for name, array in (("scan", scan), ("organ mask", organ)):
         if array is not None and array.shape != grid.shape:
@@ -157,7 +160,9 @@ def synthesize(
 def shapes_of(lesions: Sequence[Mapping[str, Any]]) -> dict[int, TumorShape] | None:
     """Random shapes that a side-car holds, by number; None if the tumors were placed ellipsoids.
 
-    Raises: TumorShapeError, KeyError: the side-car is damaged.
+    Raises:
+        TumorShapeError: the side-car is damaged.
+        KeyError: likewise.
     """
     if not any(lesion.get("shape") == "random" for lesion in lesions):
         return None
@@ -176,7 +181,7 @@ def lesion_seed(seed: int, index: int) -> int:
 def crop_around(center_ras: NDArray[np.float64], grid: Grid) -> Grid:
     """The 96 mm crop that the generator sees.
 
-    The tumor's centre falls on index 48, a voxel that survives the sub-sampling of the latent mask;
+    The tumor's center falls on index 48, a voxel that survives the sub-sampling of the latent mask;
     where the crop would look beyond the scan it is moved by multiples of 4 mm, which keeps that.
     """
     low, high = grid.bounds_ras

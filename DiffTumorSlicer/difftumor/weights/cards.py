@@ -103,7 +103,8 @@ def validate(value: Any, schema_name: str, source: str) -> None:
         schema_name: "model.schema.json" or "models.schema.json".
         source: what is checked, for the message.
 
-    Raises: ModelError: names the field, what stands there and the rule.
+    Raises:
+        ModelError: names the field, what stands there and the rule.
     """
     try:
         # Late, because Slicer's own Python lists models before the requirements are installed.
@@ -156,7 +157,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     Args:
         folder: with `model.json` and `model.safetensors`.
 
-    Raises: ModelError: no folder, no card, an unknown version, or an invalid field.
+    Raises:
+        ModelError: no folder, no card, an unknown version, or an invalid field.
     """
     if not folder.is_dir():
         raise ModelError(f"There is no model folder at {folder}.")

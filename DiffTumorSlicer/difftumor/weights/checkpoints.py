@@ -76,9 +76,12 @@ def read_checkpoint(
         expect: kind or kinds that are welcome; None welcomes all.
         everything: also the tensors that only training needs (discriminators, perceptual network).
 
-    Returns: tensors under the names of our networks: for "difftumor_diffusion" `vqgan.*` (69),
-        `denoise_fn.*` and `betas`; for "difftumor_autoencoder" `encoder.*` and so on.
-    Raises: ModelError: no model, a damaged one, an unknown one, or not of the expected kind.
+    Returns:
+        tensors under the names of our networks: for "difftumor_diffusion" `vqgan.*` (69), `denoise_fn.*` and
+        `betas`; for "difftumor_autoencoder" `encoder.*` and so on.
+
+    Raises:
+        ModelError: no model, a damaged one, an unknown one, or not of the expected kind.
     """
     path = Path(path)
     if path.is_dir():
@@ -102,9 +105,12 @@ def read_checkpoint(
 def identify(path: Path | str) -> Identification:
     """Say what a file or folder is, without reading its weights.
 
-    Returns: kind "unknown" for the weights of some other network; for a model folder kind
-        "model_folder" with its card and the kind of what lies in it (`content`) among the facts.
-    Raises: ModelError: it holds no weights at all; the message says what it is instead.
+    Returns:
+        kind "unknown" for the weights of some other network; for a model folder kind "model_folder" with its
+        card and the kind of what lies in it (`content`) among the facts.
+
+    Raises:
+        ModelError: it holds no weights at all; the message says what it is instead.
     """
     path = Path(path)
     if path.is_dir():

@@ -100,8 +100,9 @@ def fetch(
         pause_s: before the second attempt; doubles with each fruitless one.
         timeout_s: of a connection that gives nothing.
 
-    Raises: ModelError: offline, no network, refused, not found, a web page instead of the file, disk
-        full; each with the remedy.
+    Raises:
+        ModelError: offline, no network, refused, not found, a web page instead of the file, disk full; each
+            with the remedy.
     """
     variable = is_offline()
     if variable:
@@ -260,7 +261,7 @@ def _refused(url: str, code: int, reason: str) -> ModelError:
     """A final answer of the server, for a person."""
     meaning = {
         401: "asks for a login",
-        403: "refuses access (a licence to accept on its page, or a blocked network)",
+        403: "refuses access (a license to accept on its page, or a blocked network)",
         404: "does not have the file (any more)",
         407: "is behind a proxy that asks for a login",
         410: "has removed the file",
@@ -361,7 +362,8 @@ def _size(path: Path) -> int:
 def exclusive(lock: Path) -> Iterator[None]:
     """Hold a lock file while a model is installed; the system drops it with the process.
 
-    Raises: ModelError: another process holds it.
+    Raises:
+        ModelError: another process holds it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+b") as file:

@@ -104,7 +104,7 @@ class WeightFile:
     def stored_tensor(self, value: Any) -> StoredTensor | None:
         """The tensor that a value of `content` stands for; None if it is none.
 
-        Unusual tensors (quantized, sparse, subclasses) are recognised but cannot be read.
+        Unusual tensors (quantized, sparse, subclasses) are recognized but cannot be read.
         """
         if isinstance(value, StoredTensor):
             return value

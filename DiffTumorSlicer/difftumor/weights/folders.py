@@ -45,9 +45,12 @@ def write_model_folder(
             `betas`, code_minimum and code_maximum from the codebook) are filled in.
         overwrite: replace a model folder that is there; anything else is never replaced.
 
-    Returns: the card as written.
-    Raises: ModelError: the card is not valid or contradicts the tensors, a tensor is not finite, the
-        folder exists, or the disk is full.
+    Returns:
+        the card as written.
+
+    Raises:
+        ModelError: the card is not valid or contradicts the tensors, a tensor is not finite, the folder exists,
+            or the disk is full.
     """
     folder = Path(folder)
     check_target(folder, overwrite)
@@ -90,8 +93,11 @@ def write_model_folder(
 def read_model_folder(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model folder after checking its card and the hash of its weights.
 
-    Returns: tensors (data type as stored, CPU) and the card, migrated to the current schema version.
-    Raises: ModelError: incomplete, invalid, of another version, or weights that are not the card's.
+    Returns:
+        tensors (data type as stored, CPU) and the card, migrated to the current schema version.
+
+    Raises:
+        ModelError: incomplete, invalid, of another version, or weights that are not the card's.
     """
     folder = Path(folder)
     card = read_card(folder)

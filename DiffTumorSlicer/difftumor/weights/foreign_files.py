@@ -43,7 +43,8 @@ def describe_foreign(path: Path) -> Advice | None:
     Args:
         path: an existing file.
 
-    Returns: the rest of a sentence that begins with its name, and what helps; None if it may be a weight file.
+    Returns:
+        the rest of a sentence that begins with its name, and what helps; None if it may be a weight file.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)

@@ -85,8 +85,11 @@ def read_inert(stream: BinaryIO) -> Any:
     Args:
         stream: with read, readline and tell (BytesIO, mmap, a binary file), at the first byte.
 
-    Returns: None, bool, int, float, str, bytes, list, tuple, dict, and records of all else.
-    Raises: PickleError: truncated, unknown opcode, unsound, or too long.
+    Returns:
+        None, bool, int, float, str, bytes, list, tuple, dict, and records of all else.
+
+    Raises:
+        PickleError: truncated, unknown opcode, unsound, or too long.
     """
     machine = _Machine()
     try:

@@ -53,18 +53,19 @@ BLOCK = 1 << 22
 
 
 def remember_licence(model_id: str) -> None:
-    """Record that the person accepts the licence of a model; it holds for all models under it.
+    """Record that the person accepts the license of a model; it holds for all models under it.
 
-    Raises: ModelError: unknown model, or the models folder cannot be written.
+    Raises:
+        ModelError: unknown model, or the models folder cannot be written.
     """
-    licence = registered(model_id)["licence"]
+    terms = registered(model_id)["licence"]
     folder = models_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / ACCEPTED_NAME
         accepted = read_json(path) if path.is_file() else {}
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        accepted.setdefault(licence["name"], {"url": licence.get("url"), "accepted": today})
+        accepted.setdefault(terms["name"], {"url": terms.get("url"), "accepted": today})
         write_json(path, accepted)
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -81,12 +82,13 @@ def download(
 
     Args:
         model_id: id of the registry.
-        accept_licence: the person has seen the licence and accepts it; remembered per licence.
+        accept_licence: the person has seen the license and accepts it; remembered per license.
         callback: callback(done, total) in bytes; may raise, which cancels and keeps what has arrived.
         offline: True forbids the network; None leaves it to DIFFTUMOR_OFFLINE and HF_HUB_OFFLINE.
 
-    Raises: ModelError: unknown id, licence not accepted, no network, another file than the one that
-        was pinned, disk full, or another program is at it.
+    Raises:
+        ModelError: unknown id, license not accepted, no network, another file than the one that was pinned,
+            disk full, or another program is at it.
     """
     entry = registered(model_id)
     if entry.get("bundled") or is_installed(entry):
@@ -107,11 +109,11 @@ def download(
     if accept_licence:
         remember_licence(model_id)
     elif not is_licence_accepted(entry):
-        licence = entry["licence"]
+        terms = entry["licence"]
         raise with_remedy(
             ModelError(
-                f"{model_id} is under the licence {licence['name']} ({licence.get('url', 'no link')}). "
-                f"{licence.get('notice', '')}"
+                f"{model_id} is under the license {terms['name']} ({terms.get('url', 'no link')}). "
+                f"{terms.get('notice', '')}"
             ),
             Remedy("accept_license", {"model": model_id}),
         )
@@ -149,7 +151,8 @@ def import_file(
         identify: `checkpoints.identify`, passed in because it needs torch.
         callback: callback(done, total) in bytes; may raise, which cancels and leaves nothing behind.
 
-    Raises: ModelError: no model, another model than `id`, ambiguous, or not the pinned content.
+    Raises:
+        ModelError: no model, another model than `id`, ambiguous, or not the pinned content.
     """
     source = Path(path).expanduser()
     if not source.exists():
@@ -174,8 +177,11 @@ def import_file(
 def verify(model_id: str, callback: Callback | None = None) -> str:
     """Read a model again and compare it with its checksum.
 
-    Returns: SHA-256 of the weights, as it should be.
-    Raises: ModelError: not installed, or the content has changed; says what to do.
+    Returns:
+        SHA-256 of the weights, as it should be.
+
+    Raises:
+        ModelError: not installed, or the content has changed; says what to do.
     """
     model = find_model(model_id)
     weights = model.path / WEIGHTS_NAME if model.path.is_dir() else model.path
@@ -206,8 +212,11 @@ def remove(model_id: str, *, forget: bool = False) -> int:
         model_id: id of the registry, or name of an own model folder.
         forget: drop the pinned checksum too, so that a changed file is accepted next time.
 
-    Returns: bytes that were freed; 0 if nothing was there.
-    Raises: ModelError: unknown, a demonstration model, or in use.
+    Returns:
+        bytes that were freed; 0 if nothing was there.
+
+    Raises:
+        ModelError: unknown, a demonstration model, or in use.
     """
     entry = registry().get(model_id)
     if entry is None and model_id not in own_models():

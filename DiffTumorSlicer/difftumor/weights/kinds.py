@@ -34,7 +34,7 @@ def size(shapes: Shapes, key: str, axis: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a model is recognised, named and cut down to what inference needs.
+    """How a model is recognized, named and cut down to what inference needs.
 
     Attributes:
         signature: keys that all its state dicts have.
@@ -117,7 +117,7 @@ KINDS: dict[str, Kind] = {
             "member_00.feature_classifier.2.running_mean",
             "member_00.feature_classifier.6.bias",
         ),
-        "a set of pixel classifiers learned from labelled slices ({channels} features, {classes} classes)",
+        "a set of pixel classifiers learned from labeled slices ({channels} features, {classes} classes)",
         BRAIN,
         _network_facts(
             "member_00.feature_classifier.0.weight", "member_00.feature_classifier.6.bias"

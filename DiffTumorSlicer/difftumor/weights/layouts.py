@@ -43,7 +43,8 @@ def open_weights(path: Path) -> WeightFile:
     Args:
         path: a file; folders are model folders and read elsewhere.
 
-    Raises: ModelError: says what the file is instead, or what is wrong with it.
+    Raises:
+        ModelError: says what the file is instead, or what is wrong with it.
     """
     try:
         if not path.is_file():

@@ -32,7 +32,9 @@ def cached(
         callback: called as callback(stage, done, total).
         build: opens one of them.
 
-    Raises: ModelError: not installed, or from `build`. DeviceError: no such device.
+    Raises:
+        ModelError: not installed, or from `build`.
+        DeviceError: no such device.
     """
     resolved = resolve_device(device)
     installed = [find_model(model) for model in models]

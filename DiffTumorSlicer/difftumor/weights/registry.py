@@ -66,7 +66,7 @@ def models_folder() -> Path:
 
 
 def registry() -> dict[str, dict[str, Any]]:
-    """Known models by id, each with the fields of its group and source (url, page, licence, citation)."""
+    """Known models by id, each with the fields of its group and source (url, page, license, citation)."""
     content = read_json(resources_folder() / "models.json")
     known = {}
     for model in content["models"]:
@@ -152,7 +152,7 @@ def own_models() -> list[str]:
 
 
 def is_licence_accepted(entry: dict[str, Any]) -> bool:
-    """Whether the person of this models folder has accepted the licence of an entry."""
+    """Whether the person of this models folder has accepted the license of an entry."""
     path = models_folder() / ACCEPTED_NAME
     return path.is_file() and entry["licence"]["name"] in read_json(path)
 
@@ -162,7 +162,7 @@ def list_models() -> list[dict[str, Any]]:
 
     Keys: id, title, task, organ ("liver, pancreas"), organs, modality, installed, bytes (`approximate`
     until installed), verified (None until installed; False: changed since its checksum was taken),
-    licence (its name), licence_url, licence_notice, licence_accepted, bundled, path, url, page,
+    license (its name), licence_url, licence_notice, licence_accepted, bundled, path, url, page,
     expected, problem (a sentence, or None), advice (the same as `Advice.to_json` tells it).
     """
     rows = [_registry_row(entry) for entry in registry().values()]
@@ -176,8 +176,9 @@ def find_model(model: str | Path) -> InstalledModel:
         model: id of the registry; name of a folder in `models_folder()`; path of a model folder; path
             of a published file.
 
-    Raises: ModelError: unknown (with the nearest ids), not installed (with the command), or the card
-        of its folder is not valid.
+    Raises:
+        ModelError: unknown (with the nearest ids), not installed (with the command), or the card of its folder
+            is not valid.
     """
     name = str(model)
     entry = registry().get(name)
@@ -314,7 +315,7 @@ def _told(advice: Advice | None) -> dict[str, Any]:
 
 def _row(entry: dict[str, Any], path: Path, organs: list[str]) -> dict[str, Any]:
     """The part of a row that registry and cards share."""
-    licence = entry.get("licence", {})
+    terms = entry.get("licence", {})
     return {
         "id": entry["id"],
         "title": entry.get("title", entry["id"]),
@@ -323,9 +324,9 @@ def _row(entry: dict[str, Any], path: Path, organs: list[str]) -> dict[str, Any]
         "organs": list(organs),
         "modality": entry.get("modality"),
         "tumor_types": entry.get("tumor_types", []),
-        "licence": licence.get("name", ""),
-        "licence_url": licence.get("url"),
-        "licence_notice": licence.get("notice"),
+        "licence": terms.get("name", ""),
+        "licence_url": terms.get("url"),
+        "licence_notice": terms.get("notice"),
         "expected": entry.get("expected"),
         "path": str(path),
     }

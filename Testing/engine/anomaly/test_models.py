@@ -12,7 +12,7 @@ from difftumor.anomaly.files import write_anomaly_model
 from difftumor.anomaly.guided_passes import Passes
 from difftumor.anomaly.model import AnomalyModel, load_anomaly_model
 from difftumor.diffusion.guided import class_gradient, decode, encode
-from difftumor.networks.guided_norm import normalised
+from difftumor.networks.guided_norm import normalized
 from difftumor.weights.cards import ModelError
 from difftumor.weights.checkpoints import identify
 from difftumor.worker.protocol import Cancelled
@@ -279,7 +279,7 @@ def test_the_norm_equals_the_one_of_torch():
         x = (2 * draw(3, 32, 6, 5) + 3).detach().contiguous(memory_format=layout).requires_grad_()
         scale, shift, weights = draw(3, 32), draw(3, 32), draw(3, 32, 6, 5).detach()
         for active in (True, False):
-            got = normalised(norm, x, (scale, shift), activate=active)
+            got = normalized(norm, x, (scale, shift), activate=active)
             expected = norm(x) * (1 + scale[..., None, None]) + shift[..., None, None]
             expected = torch.nn.functional.silu(expected) if active else expected
             assert torch.allclose(got, expected)
@@ -291,4 +291,4 @@ def test_the_norm_equals_the_one_of_torch():
             )
             assert all((a - b).norm() < 1e-6 * b.norm() for a, b in pairs)
         with torch.no_grad():
-            assert torch.allclose(normalised(norm, x, (scale, shift), activate=active), expected)
+            assert torch.allclose(normalized(norm, x, (scale, shift), activate=active), expected)

@@ -1,4 +1,4 @@
-"""Learning from labelled slices: places, what stays as painted, what is computed once, model folders, bad input.
+"""Learning from labeled slices: places, what stays as painted, what is computed once, model folders, bad input.
 
 A bright ball in a round organ: any classifier that sees the pixels finds it, so the right answer is known.
 """

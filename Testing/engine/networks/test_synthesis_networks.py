@@ -1,4 +1,4 @@
-"""VQGAN and latent U-Net beyond parity: any size, any batch, gradients, cancelling, the quantiser."""
+"""VQGAN and latent U-Net beyond parity: any size, any batch, gradients, cancelling, the quantizer."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The modelling-based baseline: the formula by an independent computation, and the texture's figures."""
+"""The modeling-based baseline: the formula by an independent computation, and the texture's figures."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ BETAS = torch.tensor([0.1, 0.4, 0.7, 0.9999])
 
 
 def synthesis_tensors() -> dict[str, torch.Tensor]:
-    """As few tensors as a synthesis model can be recognised by."""
+    """As few tensors as a synthesis model can be recognized by."""
     return {
         "betas": BETAS,
         "denoise_fn.init_conv.weight": torch.randn(3, 2, 1, 2, 2),

@@ -212,7 +212,7 @@ def test_a_split_by_slices_says_what_it_leaks(sets, caplog):
     assert split.leak["shared_patients"] == 6
     assert split.leak["test_slices_of_shared_patients"] == 1.0
     assert "the figures are too good" in caplog.text
-    patients = set(split.labelled(18, 0, False).patients)
+    patients = set(split.labeled(18, 0, False).patients)
     assert patients == set(split.measured(0, 18).patients)
     with pytest.raises(ValueError, match="leaves none"):
         split_of(LabelledData(folder=sets, split="slices", pool=36))
@@ -220,14 +220,14 @@ def test_a_split_by_slices_says_what_it_leaks(sets, caplog):
 
 def test_by_default_no_patient_is_in_both_parts(sets):
     split = split_of(LabelledData(folder=sets))
-    learned = split.labelled(18, 0, False)
+    learned = split.labeled(18, 0, False)
     tested = split.measured(0, 12)
     assert not set(learned.patients) & set(tested.patients)
-    fewer = split.labelled(5, 0, False).images
+    fewer = split.labeled(5, 0, False).images
     assert all(any(np.array_equal(one, other) for other in learned.images) for one in fewer)
-    assert split.labelled(9, 0, True).labels.any(axis=(1, 2)).all()
-    with pytest.raises(ValueError, match=r"19 labelled slices.*has 18"):
-        split.labelled(19, 0, False)
+    assert split.labeled(9, 0, True).labels.any(axis=(1, 2)).all()
+    with pytest.raises(ValueError, match=r"19 labeled slices.*has 18"):
+        split.labeled(19, 0, False)
     assert len(split_of(LabelledData(folder=sets, test=5)).test_rows) == 5
 
 

@@ -296,7 +296,7 @@ def test_crops_of_healthy_scans_show_enough_organ_or_are_given_up():
     labels[:40, :40, :40] = 1
     places = [np.argwhere(labels == value) for value in range(3)]
     case = Case("corner", ct, labels, tuple(places), (64000, 0), is_phantom=False)
-    data = SegmentationData(positive_share=0.0)  # centres on the background
+    data = SegmentationData(positive_share=0.0)  # centers on the background
     seen = {
         healthy: [
             (draw_crop(random_generator(0, 0, n), case, 24, data, healthy=healthy).labels > 0).sum()

@@ -78,7 +78,7 @@ def test_autoencoder_loss_falls_on_one_sample(autoencoder_config: AutoencoderCon
     assert train(config, AutoencoderTraining, cases_of)
     losses = [row["l1"] for row in stats(config)]
     assert losses[29] < 0.5 * losses[0]
-    assert losses[-1] < losses[0]  # also with the quantiser
+    assert losses[-1] < losses[0]  # also with the quantizer
 
 
 def test_diffusion_loss_falls_on_one_sample(diffusion_config: DiffusionConfig, monkeypatch):

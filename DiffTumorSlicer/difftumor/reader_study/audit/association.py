@@ -47,14 +47,16 @@ def associations(
     """Test each column against the truth; Westfall and Young's maximum over columns keeps the error of all.
 
     Values are ranked within strata (organs differ), truths are permuted within strata, and the rank sums of each
-    truth are standardised by their spread over the permutations.
+    truth are standardized by their spread over the permutations.
 
     Args:
         columns: (cases, figures) without NaN.
-        truths, strata: (cases,).
+        truths: (cases,).
+        strata: likewise.
 
-    Returns: one association per column, and the score (standard deviations of a rank sum) from which on p is at
-        most ALPHA.
+    Returns:
+        one association per column, and the score (standard deviations of a rank sum) from which on p is at most
+        ALPHA.
     """
     truth = np.asarray(truths)
     kinds = np.unique(truth)
@@ -120,7 +122,7 @@ def classify(
     permutations: int = CLASSIFIER_PERMUTATIONS,
     seed: int = 0,
 ) -> ClassifierFigures:
-    """AUC of a ridge-penalised logistic regression on all figures, cross-validated, with a permutation p.
+    """AUC of a ridge-penalized logistic regression on all figures, cross-validated, with a permutation p.
 
     Permutations stop once EXCEEDED of them were as good (Besag and Clifford 1991): p is then large anyway.
 

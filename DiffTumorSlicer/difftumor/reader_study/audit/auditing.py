@@ -54,9 +54,11 @@ def audit_study(
         study: with its key and packages beside it.
         callback: called with stage, done, total; may raise Cancelled.
         seed: of permutations and folds.
-        permutations, classifier_permutations: fewer are quicker and see less.
+        permutations: fewer are quicker and see less.
+        classifier_permutations: likewise.
 
-    Raises: StudyError: key or packages are missing or damaged.
+    Raises:
+        StudyError: key or packages are missing or damaged.
     """
     report = callback or (lambda *_: None)
     key = read_key(study)

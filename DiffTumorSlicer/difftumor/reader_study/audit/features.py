@@ -32,7 +32,8 @@ def image_features(path: Path, lesions: Mapping[str, Any] | None) -> Features:
         path: of the image.
         lesions: packed mask of the key; None: no lesion, and no figures of its surroundings.
 
-    Returns: (kind of finding, name) -> value; NaN where there is too little to measure.
+    Returns:
+        (kind of finding, name) -> value; NaN where there is too little to measure.
     """
     image: Any = nib.load(path)
     array = np.asanyarray(image.dataobj)

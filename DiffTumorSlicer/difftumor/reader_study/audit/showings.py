@@ -45,7 +45,8 @@ class Showing:
 def read_showings(study: Study, key: Key) -> tuple[list[Package], list[Showing]]:
     """All packages of a study, with the truth.
 
-    Raises: StudyError: a package is missing, damaged, or does not belong to the key.
+    Raises:
+        StudyError: a package is missing, damaged, or does not belong to the key.
     """
     packages, showings = [], []
     for reader, order in key.readers.items():

@@ -20,10 +20,12 @@ def cohen_kappa(
     """Cohen's kappa of two readings of the same cases, with its large-sample interval (statsmodels).
 
     Args:
-        first, second: choices, in one order of cases.
+        first: choices, in one order of cases.
+        second: likewise.
         choices: all that can be chosen.
 
-    Returns: without a value where both always chose the same one thing: chance explains all agreement then.
+    Returns:
+        without a value where both always chose the same one thing: chance explains all agreement then.
     """
     if not first:
         return nothing("no case read twice")
@@ -49,7 +51,8 @@ def fleiss_kappa(counts: NDArray[np.int64], level: float = LEVEL) -> Estimate:
     Args:
         counts: (cases, choices), how many readers chose what; the same number of readers for each case.
 
-    Raises: ValueError: rows differ in their sum.
+    Raises:
+        ValueError: rows differ in their sum.
     """
     table = np.asarray(counts, int)
     cases = int(table.shape[0])

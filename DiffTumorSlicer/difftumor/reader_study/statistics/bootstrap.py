@@ -35,7 +35,8 @@ def readers_by_cases(
         positive: (C,) truth of the cases.
         readers: R.
 
-    Returns: the figure of all, each taken once, as value.
+    Returns:
+        the figure of all, each taken once, as value.
     """
     cases = positive.size
     value = figure(np.ones(readers), np.ones(cases))

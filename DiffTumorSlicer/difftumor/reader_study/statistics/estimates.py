@@ -53,7 +53,8 @@ def share(hits: int, cases: int, level: float = LEVEL) -> Estimate:
         hits: 0 to `cases`.
         cases: 0 gives a figure without a value.
 
-    Raises: ValueError: more hits than cases, or fewer than 0.
+    Raises:
+        ValueError: more hits than cases, or fewer than 0.
     """
     if not 0 <= hits <= cases:
         raise ValueError(f"a share needs 0 to {cases} hits of {cases} cases, got {hits}")

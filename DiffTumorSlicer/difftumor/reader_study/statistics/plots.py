@@ -1,4 +1,4 @@
-"""Plots of a study: intervals, ROC curves, confusion, times. Colours keep apart for colour-blind readers."""
+"""Plots of a study: intervals, ROC curves, confusion, times. Colors keep apart for color-blind readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from difftumor.reader_study.statistics.study_figures import (
 from difftumor.reader_study.statistics.tables import SHARES
 
 # Okabe and Ito; markers tell readers apart in print, too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^vPX*"
 WINDOW = 20  # cases of a running median or share
 
@@ -97,11 +97,11 @@ def _intervals(figures: StudyFigures) -> Figure:
 def _interval(axis: Axes, y: float, value: float, shown: Estimate, reader: int | None) -> None:
     if math.isnan(value):
         return
-    colour = "#000000" if reader is None else COLOURS[reader % len(COLOURS)]
+    color = "#000000" if reader is None else COLORS[reader % len(COLORS)]
     marker = "D" if reader is None else MARKERS[reader % len(MARKERS)]
     if not math.isnan(shown.low):
-        axis.plot([100 * shown.low, 100 * shown.high], [y, y], color=colour, linewidth=2)
-    axis.plot(100 * value, y, marker, color=colour, markersize=7 if reader is None else 6)
+        axis.plot([100 * shown.low, 100 * shown.high], [y, y], color=color, linewidth=2)
+    axis.plot(100 * value, y, marker, color=color, markersize=7 if reader is None else 6)
 
 
 def _roc(figures: StudyFigures, rows: Sequence[AnswerRow]) -> Figure:
@@ -123,7 +123,7 @@ def _roc(figures: StudyFigures, rows: Sequence[AnswerRow]) -> Figure:
             axis.plot(
                 false,
                 true,
-                color=COLOURS[number % len(COLOURS)],
+                color=COLORS[number % len(COLORS)],
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
                 label=f"{reader}: {area.value:.2f}",
@@ -194,13 +194,13 @@ def _times(readers: Sequence[str], rows: Sequence[AnswerRow], guessing: float) -
         place = np.array([row.position for row in own])
         seconds = np.array([row.seconds for row in own])
         right = np.array([row.correct for row in own], float)
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         marker = MARKERS[number % len(MARKERS)]
-        above.plot(place, seconds, marker, color=colour, markersize=3, alpha=0.5)
+        above.plot(place, seconds, marker, color=color, markersize=3, alpha=0.5)
         middles, medians = _running(place, seconds, np.median)
-        above.plot(middles, medians, color=colour, linewidth=2, label=reader)
+        above.plot(middles, medians, color=color, linewidth=2, label=reader)
         middles, shares = _running(place, right, np.mean)
-        below.plot(middles, 100 * shares, color=colour, linewidth=2, label=reader)
+        below.plot(middles, 100 * shares, color=color, linewidth=2, label=reader)
     above.set(
         ylabel="seconds per case", title=f"Time per case; lines: running median of {WINDOW} cases"
     )
@@ -223,7 +223,7 @@ def _times(readers: Sequence[str], rows: Sequence[AnswerRow], guessing: float) -
 def _running(
     place: NDArray[np.int64], values: NDArray[np.float64], figure: object
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A figure of each window of neighbouring cases, and the windows' middles."""
+    """A figure of each window of neighboring cases, and the windows' middles."""
     window = min(WINDOW, values.size)
     starts = range(values.size - window + 1)
     middles = np.array([place[n : n + window].mean() for n in starts])

@@ -30,7 +30,8 @@ def cases_for_width(expected: float, width: float, level: float = LEVEL) -> int:
         expected: share that is hoped for, 0 to 1.
         width: of the whole interval, above 0 and below 1 (0.1 is plus and minus five points).
 
-    Raises: ValueError: out of range, or more than MOST_CASES cases.
+    Raises:
+        ValueError: out of range, or more than MOST_CASES cases.
     """
     if not (0 <= expected <= 1 and 0 < width < 1):
         raise ValueError(
@@ -68,7 +69,8 @@ def cases_for_power(
 
     Power of an exact test has saw teeth; the answer is the first number after which none of the next 50 falls below.
 
-    Raises: ValueError: nothing to find (expected is chance), or more than 5000 cases.
+    Raises:
+        ValueError: nothing to find (expected is chance), or more than 5000 cases.
     """
     if math.isclose(expected, chance) or not (0 <= expected <= 1 and 0 < power < 1):
         raise ValueError(

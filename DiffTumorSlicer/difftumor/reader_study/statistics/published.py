@@ -62,8 +62,11 @@ def check_row(
     """Whether a row can come from so many cases.
 
     Args:
-        sensitivity, specificity, accuracy: per cent with one decimal, rounded half up.
-        positives, negatives: real and synthetic cases.
+        sensitivity: per cent with one decimal, rounded half up.
+        specificity: likewise.
+        accuracy: likewise.
+        positives: real and synthetic cases.
+        negatives: likewise.
     """
     figures = (sensitivity, specificity, accuracy)
     fits = next(_fitting(figures, positives, negatives), None)

@@ -70,7 +70,8 @@ def write_report(
 ) -> None:
     """Write the report into a folder that exists.
 
-    Raises: FileExistsError: a file is there, and `overwrite` is not set.
+    Raises:
+        FileExistsError: a file is there, and `overwrite` is not set.
     """
     names = report_files(figures)
     if not overwrite and (there := [name for name in names if (folder / name).exists()]):

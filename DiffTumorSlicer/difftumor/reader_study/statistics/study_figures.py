@@ -117,7 +117,8 @@ def study_figures(answers: Answers, *, draws: int = DRAWS, seed: int = 0) -> Stu
 
     Args:
         answers: merged; may be those of an unfinished study.
-        draws, seed: of the bootstraps.
+        draws: of the bootstraps.
+        seed: likewise.
     """
     choices = answers.facts.choices
     answered = [row for row in answers.rows if row.choice in choices]
