@@ -21,7 +21,7 @@ _WORDS: Mapping[str, str] = {
         "Install the program again, or choose another model with `difftumor models list`."
     ),
     "download": (
-        "Get it with: difftumor models download {model} (about {megabytes:.0f} MB, licence {licence})."
+        "Get it with: difftumor models download {model} (about {megabytes:.0f} MB, license {licence})."
     ),
     "accept_license": (
         "Read it, and if you accept it run: difftumor models download {model} --accept-licence"

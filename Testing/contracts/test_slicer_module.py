@@ -316,10 +316,12 @@ class TestScripts:
         with pytest.raises(ValueError, match="PyTorch is not installed"):
             logic.synthesize(*nodes)
 
-    def test_what_the_readme_shows_works_as_written(self, worker, module, tmp_path, capsys):
+    def test_what_the_page_on_scripts_shows_works_as_written(
+        self, worker, module, tmp_path, capsys
+    ):
         slicer.mrmlScene.Clear(0)
         volume, roi = sys.modules["DiffTumorSlicer"]._test_scene()
-        waiting, with_callback = _readme_programs()
+        waiting, with_callback = _documented_programs()
         before = slicer.util.arrayFromVolume(volume).copy()
         names = {"slicer": slicer, "volumeNode": volume, "roiNode": roi}
         exec(waiting.replace("/tmp", str(tmp_path)), names)
@@ -337,7 +339,7 @@ class TestScripts:
         names["logic"].close()
         slicer.mrmlScene.Clear(0)
 
-    def test_random_tumors_in_an_organ_as_the_readme_says(self, worker, logic):
+    def test_random_tumors_in_an_organ_as_the_page_says(self, worker, logic):
         from Testing.module.scene.scenes import add_ct, add_segmentation
 
         volume = add_ct(slicer.mrmlScene, shape=(80, 80, 60))
@@ -355,8 +357,7 @@ class TestScripts:
         assert "synthetic" in result.GetName()
 
 
-def _readme_programs():
-    """The programs of the README's section on scripts."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("### From a script in Slicer")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def _documented_programs():
+    """The programs of the page on scripts: one that waits, one with a callback."""
+    text = (ROOT / "docs" / "scripting.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
