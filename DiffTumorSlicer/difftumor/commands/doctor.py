@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from difftumor.console import say
 from difftumor.doctor import examine
@@ -26,7 +27,7 @@ class Doctor:
         return 0 if any(device["ok"] for device in report["devices"]) else 1
 
 
-def _as_text(report: dict) -> str:
+def _as_text(report: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines = [f"Versions:  {versions}", f"System:    {report['system']}"]
     for device in report["devices"]:

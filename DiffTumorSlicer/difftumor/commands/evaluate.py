@@ -138,7 +138,7 @@ class Evaluate:
         return evaluate_case(
             prediction,
             reference,
-            grid.spacing,
+            grid.spacing.tolist(),
             tolerance_mm=self.tolerance,
             least_covered=self.covered,
             least_mm3=self.least_volume,
@@ -211,7 +211,7 @@ def _mask(path: Path, labels: Sequence[int], grid: Grid, reporter: Reporter) -> 
         # Tumors carry a number each: that several labels are taken together is meant.
         return read_mask(path, None, grid, warn=_quiet_about_labels(reporter), allow_empty=True)
     parts = [read_mask(path, one, grid, warn=reporter.note, allow_empty=True) for one in labels]
-    return np.logical_or.reduce(parts)
+    return np.asarray(np.logical_or.reduce(parts))
 
 
 def _quiet_about_labels(reporter: Reporter) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -24,8 +24,8 @@ from difftumor.reader_study.packages import create_study, new_study_id, today
 from difftumor.reader_study.sources import Source, measure, sources_in, sources_of_table
 from difftumor.reader_study.study import StudyFacts, StudyType
 
-FACTS = {item.name: item.default for item in fields(StudyFacts)}
-PLAN = {item.name: item.default for item in fields(Plan)}
+FACTS: dict[str, Any] = {item.name: item.default for item in fields(StudyFacts)}
+PLAN: dict[str, Any] = {item.name: item.default for item in fields(Plan)}
 StudyFolder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="STUDY")]]
 Folders = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")]
 

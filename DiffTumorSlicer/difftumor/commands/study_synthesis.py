@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -28,7 +28,7 @@ class OnTheFly:
     """Where the scans with the new tumors go; what is there already is not made again."""
     models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ID...")] = (DEFAULT_MODEL,)
     """Models, in turn."""
-    organs: Annotated[tuple[Organ, ...], tyro.conf.arg(metavar="ORGAN...")] = tuple(ORGAN_LABELS)
+    organs: Annotated[tuple[Organ, ...], tyro.conf.arg(metavar="ORGAN...")] = get_args(Organ)
     """Organs, in turn."""
     sizes: Annotated[tuple[TumorSize, ...], tyro.conf.arg(metavar="SIZE...")] = ("tiny", "small")
     """Sizes of random shapes, in turn."""
