@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from difftumor.parameters import (
     ANOMALY_RECOMMENDED,
     AnomalyParameters,
     MapKind,
     Normalisation,
-    Plane,
-    ThresholdRule,
 )
 
 # Lesions of the abdomen are dark in CT, those of the brain may be either.
 DIRECTION = {"CT": "dark", "MR": "both"}
 
 
-@dataclass(frozen=True)
-class AnomalySettings:
+@dataclass(frozen=True, kw_only=True)
+class AnomalySettings(AnomalyParameters):
     """`AnomalyParameters` without gaps, and what only the model's card says.
 
     Attributes:
@@ -30,25 +28,16 @@ class AnomalySettings:
         The others: see `AnomalyParameters`.
     """
 
-    noise_level: int
-    guidance_scale: float
-    steps: int
-    plane: Plane
-    slices: tuple[int, int] | None
-    map_kind: MapKind
-    smoothing_mm: float
-    normalisation: Normalisation
-    threshold_rule: ThresholdRule
-    threshold: float
-    gate: bool
+    if TYPE_CHECKING:  # filled in, so never None
+        noise_level: int
+        guidance_scale: float
+        steps: int
+        map_kind: MapKind
+        smoothing_mm: float
+        normalisation: Normalisation
     gate_probability: float
     floor: float
     direction: str
-    largest_component: bool
-    guidance_stop: float
-    guidance_weighting: Literal["constant", "noise"]
-    reference_compat: bool
-    seed: int
 
     @property
     def needs_unguided(self) -> bool:
@@ -56,8 +45,14 @@ class AnomalySettings:
         return self.map_kind == "guided"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+        """JSON-ready, as side-cars have it: what the card says stands beside the gate, the model elsewhere."""
+        values = asdict(self)
+        of_card = {name: values.pop(name) for name in ("gate_probability", "floor", "direction")}
+        del values["model"]
+        told: dict[str, Any] = {}
+        for name, value in values.items():
+            told |= {name: value} | (of_card if name == "gate" else {})
+        return told
 
 
 def resolve_settings(
@@ -94,25 +89,21 @@ def resolve_settings(
             "At S = 0 nothing pulls the image towards healthy, so the guided map is empty. Raise S, or choose "
             "another kind of map."
         )
+    filled: dict[str, Any] = {
+        item.name: getattr(parameters, item.name) for item in fields(AnomalyParameters)
+    }
+    filled |= {
+        "noise_level": int(either("noise_level")),
+        "guidance_scale": scale,
+        "steps": int(either("steps")),
+        "map_kind": kind,
+        "smoothing_mm": smoothing,
+        "normalisation": either("normalisation"),
+    }
     settings = AnomalySettings(
-        noise_level=int(either("noise_level")),
-        guidance_scale=scale,
-        steps=int(either("steps")),
-        plane=parameters.plane,
-        slices=parameters.slices,
-        map_kind=kind,
-        smoothing_mm=smoothing,
-        normalisation=either("normalisation"),
-        threshold_rule=parameters.threshold_rule,
-        threshold=parameters.threshold,
-        gate=parameters.gate,
+        **filled,
         gate_probability=float(wishes["gate_probability"]),
         floor=floor,
         direction=str(wishes.get("direction", DIRECTION[modality])),
-        largest_component=parameters.largest_component,
-        guidance_stop=parameters.guidance_stop,
-        guidance_weighting=parameters.guidance_weighting,
-        reference_compat=parameters.reference_compat,
-        seed=parameters.seed,
     )
     return settings, notes
