@@ -33,6 +33,8 @@ INTENDED = {
     ".shape": "every input is described alike",
     ".spacing_mm": "every input is described alike",
     ".notes": "side-cars carry every warning that was shown",
+    ".left_to_model": "side-cars say which parameters the model's recommendation filled in",
+    ".advice": "models list says the next step apart from the problem",
     "left_to_model": "tells parameters that were asked for from those that were filled in",
 }
 PRINTING = ("models", "evaluate", "study")  # commands whose result is what they print
@@ -97,7 +99,8 @@ def run_all(checkout: Path, folder: Path, runs: list[str]) -> dict[str, tuple[in
         took = time.perf_counter() - start
         if run.startswith(PRINTING):
             text = done.stdout.replace(str(checkout), "CHECKOUT")
-            (folder / f"printed-{len(found)}.txt").write_text(text, encoding="utf-8")
+            suffix = "json" if "--json" in run else "txt"
+            (folder / f"printed-{len(found)}.{suffix}").write_text(text, encoding="utf-8")
         found[run] = done.returncode, done.stdout + done.stderr, took
         sys.stderr.write(f"{done.returncode} {took:6.1f} s  {run[:90]}\n")
     return found
