@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -29,13 +28,14 @@ from DiffTumorSlicerLib.jobs import environment
 from DiffTumorSlicerLib.jobs.host import Host
 from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters, open_parameters
 from DiffTumorSlicerLib.jobs.states import JobState
+from DiffTumorSlicerLib.scene.segments import find_segment
 from DiffTumorSlicerLib.session import Session
 
 # Written by release/fill_in.py from release/owner.json.
 CONTRIBUTORS = ["FILL-IN NAME (FILL-IN ORGANIZATION)"]
 REPOSITORY = "https://github.com/FILL-IN/SlicerDiffTumor"
 
-POLL_MS = 30
+Callback = Callable[[JobState], None] | None
 
 _sample_phantom: Any = None  # made at the first click in Sample Data
 
@@ -186,10 +186,25 @@ class DiffTumorSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
-    """What scripts use; no window needed.
+    """What scripts use; no window needed. The nodes that are given are never changed.
 
-    logic = DiffTumorSlicerLogic()
-    result = logic.synthesize(volumeNode, roiNode, organ="liver", seed=7)
+        logic = DiffTumorSlicerLogic()
+        result = logic.synthesize(volumeNode, roiNode, organ="liver", seed=7)
+
+    `synthesize`, `anomalyMap`, `segment` and `learn` have in common:
+
+    Args:
+        segmentationNode: holds the organ, or the brain.
+        segmentId: its segment, by its id or its name; not needed if there is only one.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        callback: without it they wait, with the window alive, and return the result. With it they return the number
+            of the job at once (`session.cancel(number)` stops it), and callback(state) is called on every change
+            until `state.running` is False; `state.kind`, `state.sentence` and `state.result_node_id` tell the end.
+        **parameters: fields of the dataclass that each method names; what is not given is as the model recommends.
+
+    Raises:
+        ValueError: what was asked cannot be done, as a sentence.
+        RuntimeError: it failed or was cancelled, as a sentence.
     """
 
     def __init__(self, python: str | None = None) -> None:
@@ -203,8 +218,7 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
         host = Host(python=python or environment.worker_python())
         self.session = Session(slicer.mrmlScene, host=host)
         self.notice = ""  # what is to be said about the parameter node that was opened last
-        self._timer: Any = None
-        self._callbacks: dict[int, Callable[[JobState], None]] = {}
+        self._follower: Any = None  # made with the first callback
 
     def getParameterNode(self) -> ModuleParameters:
         """Typed access to the scene's parameter node."""
@@ -222,40 +236,25 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
         segmentId: str = "",
         into: Any = None,
         device: str = "auto",
-        callback: Callable[[JobState], None] | None = None,
+        callback: Callback = None,
         **parameters: Any,
     ) -> Any:
         """Put a synthetic tumor into a copy of a volume.
 
         Args:
-            volumeNode: the CT, a vtkMRMLScalarVolumeNode; never changed.
+            volumeNode: the CT, a vtkMRMLScalarVolumeNode.
             roiNode: Box ROI whose inscribed ellipsoid is the tumor's place; None for random places (then
                 give `size` and an organ segment).
             segmentationNode: holds the organ, which the tumor is clipped to; optional with an ROI.
-            segmentId: the organ's segment.
             into: result of an earlier call, to which another tumor is added.
-            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            callback: without it this waits, with the window alive, and returns the result. With it this
-                returns at once, and callback(state) is called on every change until `state.running` is
-                False; then `state.kind` and `state.sentence` tell how it ended.
-            **parameters: fields of `difftumor.parameters.SynthesisParameters`: model, organ, seed, steps,
-                feather_mm, size, count ...
+            **parameters: of `difftumor.parameters.SynthesisParameters`: model, organ, seed, steps, feather_mm, size,
+                count ...
 
-        Returns: the new volume node, or with a callback the number of the job (`session.cancel()` stops it).
-        Raises: ValueError: what was asked cannot be done, as a sentence. RuntimeError: it failed or was
-            cancelled, as a sentence.
+        Returns: the volume node with the tumor.
         """
-        environment.prepare(self._python or "")
-        number = self.session.synthesize(
-            parameters,
-            volumeNode,
-            segmentation_node=segmentationNode,
-            segment_id=segmentId or None,
-            roi_node=roiNode,
-            into=into,
-            device=device,
-        )
-        return self._result(number, callback)
+        organ = self._organ(segmentationNode, segmentId)
+        more = {"roi_node": roiNode, "into": into, "device": device, **organ}
+        return self._ask(self.session.synthesize, parameters, volumeNode, callback, **more)
 
     def anomalyMap(
         self,
@@ -264,72 +263,104 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
         segmentId: str = "",
         *,
         device: str = "auto",
-        callback: Callable[[JobState], None] | None = None,
+        callback: Callback = None,
         **parameters: Any,
     ) -> Any:
         """Make a heat map of where an image departs from healthy.
 
         Args:
             images: the CT, a vtkMRMLScalarVolumeNode, or MR sequences, {"t1": node, "t1c": node, "t2": node,
-                "flair": node}; never changed.
-            segmentationNode: holds the organ or the brain that the model knows.
-            segmentId: its segment.
-            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            callback: as of `synthesize`.
-            **parameters: fields of `difftumor.parameters.AnomalyParameters`: model, noise_level, guidance_scale,
-                steps, plane, slices, map_kind ...; what is not given is as the model recommends.
+                "flair": node}.
+            **parameters: of `difftumor.parameters.AnomalyParameters`: model, noise_level, guidance_scale, steps,
+                plane, slices, map_kind ...
 
-        Returns, Raises: as `synthesize`; the new volume node holds 0 to 1, and its side-car
-            (`DiffTumorSlicerLib.scene.results.sidecar_of`) the classifier's confidence for each slice.
+        Returns: the volume node with the map, 0 to 1; its side-car (`DiffTumorSlicerLib.scene.results.sidecar_of`)
+            holds the probability of disease for each slice.
         """
-        environment.prepare(self._python or "")
-        number = self.session.anomaly(
-            parameters,
-            images,
-            segmentation_node=segmentationNode,
-            segment_id=segmentId or None,
-            device=device,
-        )
-        return self._result(number, callback)
+        more = {"device": device, **self._organ(segmentationNode, segmentId)}
+        return self._ask(self.session.anomaly, parameters, images, callback, **more)
+
+    def segment(
+        self,
+        images: Any,
+        segmentationNode: Any = None,
+        segmentId: str = "",
+        *,
+        device: str = "auto",
+        callback: Callback = None,
+        **parameters: Any,
+    ) -> Any:
+        """Segment the tumors of a case with trained models, or with what was learned before.
+
+        Args:
+            images: as of `anomalyMap`.
+            **parameters: of `difftumor.parameters.SegmentationParameters`: models (or one `model`), overlap,
+                min_diameter_mm ...
+
+        Returns: the segmentation node, with one segment for each lesion.
+        """
+        if "model" in parameters:
+            parameters["models"] = (parameters.pop("model"),)
+        more = {"device": device, **self._organ(segmentationNode, segmentId)}
+        return self._ask(self.session.segment, parameters, images, callback, **more)
+
+    def learn(
+        self,
+        images: Any,
+        labelsNode: Any,
+        segmentationNode: Any = None,
+        segmentId: str = "",
+        *,
+        modelFolder: Path | None = None,
+        device: str = "auto",
+        callback: Callback = None,
+        **parameters: Any,
+    ) -> Any:
+        """Learn from the painted slices of a case, and segment its other slices.
+
+        Args:
+            images: as of `anomalyMap`.
+            labelsNode: segmentation painted on some slices of the images, one segment per label.
+            modelFolder: where to write what was learned; `segment` takes this folder as `model`.
+            **parameters: of `difftumor.parameters.LearningParameters`: model, plane, keep, members ...
+
+        Returns: the segmentation node, with one segment for each label.
+        """
+        organ = self._organ(segmentationNode, segmentId)
+        more = {"labels_node": labelsNode, "model_folder": modelFolder, "device": device, **organ}
+        return self._ask(self.session.learn, parameters, images, callback, **more)
 
     def close(self) -> None:
         """End the worker; running jobs count as cancelled."""
-        if self._timer is not None:
-            self._timer.stop()
+        if self._follower is not None:
+            self._follower.stop()
         self.session.close()
 
-    def _result(self, number: int, callback: Callable[[JobState], None] | None) -> Any:
-        """Wait for a job and return its node, or let a callback follow it and return its number."""
+    def _organ(self, node: Any, segment: str) -> dict[str, Any]:
+        return {"segmentation_node": node, "segment_id": find_segment(node, segment)}
+
+    def _ask(
+        self,
+        request: Callable[..., int],
+        parameters: Any,
+        images: Any,
+        callback: Callback,
+        **more: Any,
+    ) -> Any:
+        """Start a request of the session; wait for its node, or let a callback follow it."""
+        environment.prepare(self._python or "")
+        number = request(parameters, images, **more)
         if callback is not None:
-            self._follow(number, callback)
+            if self._follower is None:
+                from DiffTumorSlicerLib.panels.shared.follower import Follower
+
+                self._follower = Follower(self.session)
+            self._follower.follow(number, callback)
             return number
         state = self.session.wait(number, pump=slicer.app.processEvents)
         if state.kind != "done":
             raise RuntimeError(state.sentence)
         return slicer.mrmlScene.GetNodeByID(state.result_node_id)
-
-    def _follow(self, number: int, callback: Callable[[JobState], None]) -> None:
-        """Poll from Qt's event loop until the job has ended."""
-        if self._timer is None:
-            self._timer = qt.QTimer()
-            self._timer.setInterval(POLL_MS)
-            self._timer.connect("timeout()", self._poll)
-            self.session.add_listener(self._tell)
-        self._callbacks[number] = callback
-        self._timer.start()
-
-    def _poll(self) -> None:
-        self.session.poll()
-        if not self.session.busy:
-            self._timer.stop()
-
-    def _tell(self, state: JobState) -> None:
-        callback = self._callbacks.get(state.number)
-        if callback is None:
-            return
-        if not state.running:
-            del self._callbacks[state.number]
-        callback(state)
 
 
 class DiffTumorSlicerTest(ScriptedLoadableModuleTest):

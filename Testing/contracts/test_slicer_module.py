@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -264,7 +265,7 @@ class TestScripts:
             assert states[-1].kind == "done", states[-1].sentence
             result = slicer.mrmlScene.GetNodeByID(states[-1].result_node_id)
             assert "synthetic" in result.GetName()
-            assert not logic._timer.active
+            assert not logic._follower.active
             return duration_s
 
         within(2, called)
@@ -317,27 +318,64 @@ class TestScripts:
             logic.synthesize(*nodes)
 
     def test_what_the_page_on_scripts_shows_works_as_written(
-        self, worker, module, tmp_path, capsys
+        self, worker, module, tmp_path, capsys, monkeypatch
     ):
+        from Testing.module.scene.scenes import add_segmentation
+        from Testing.tiny_anomaly import write_tiny_model
+        from Testing.tiny_segmenter import write_tiny_segmenter
+
+        monkeypatch.setenv("DIFFTUMOR_HOME", str(tmp_path / "models"))
+        write_tiny_model(tmp_path / "models" / "tiny-anomaly", organs=["liver"])
+        write_tiny_segmenter(tmp_path / "models" / "tiny-segmenter")
         slicer.mrmlScene.Clear(0)
         volume, roi = sys.modules["DiffTumorSlicer"]._test_scene()
-        waiting, with_callback = _documented_programs()
         before = slicer.util.arrayFromVolume(volume).copy()
-        names = {"slicer": slicer, "volumeNode": volume, "roiNode": roi}
-        exec(waiting.replace("/tmp", str(tmp_path)), names)
+        shape = before.shape[::-1]
+        organ, label = np.zeros(shape, bool), np.zeros(shape, bool)
+        organ[10:-10, 10:-10, 25:45] = True
+        label[30:40, 30:40, 34] = True
+        organs, _ids = add_segmentation(slicer.mrmlScene, volume, {"liver": organ})
+        painted, _ids = add_segmentation(slicer.mrmlScene, volume, {"tumor": label})
+        names = {
+            "slicer": slicer, "volumeNode": volume, "roiNode": roi, "organs": organs, "painted": painted,
+            "anomalyModel": "tiny-anomaly", "segmenter": "tiny-segmenter",
+        }  # fmt: skip
+        for program in _programs_of_the_page():
+            exec(program.replace("/tmp", str(tmp_path)), names)
         assert (slicer.util.arrayFromVolume(volume) == before).all()
         assert (slicer.util.arrayFromVolume(names["result"]) != before).any()
         assert (tmp_path / "tumor-synthetic.nrrd").is_file()
-        assert "Slicer" not in capsys.readouterr().err
-        exec(with_callback, names)
+        assert "anomaly map" in names["heat"].GetName()
+        kinds = [names[name].GetAttribute("DiffTumor.Segmented") for name in ("lesions", "rest")]
+        assert kinds == ["trained", "learned"]
+        assert names["again"].GetAttribute("DiffTumor.Segmented") == "learned"
         began = time.monotonic()
         while names["logic"].session.busy:
             APP.processEvents()
             assert time.monotonic() - began < WAIT_S
-        said = capsys.readouterr().out.splitlines()
-        assert any("(synthetic" in line for line in said), said
+        said = capsys.readouterr()
+        assert "(synthetic" in said.out.splitlines()[-1], "the callback has the last word"
+        assert "Slicer" not in said.err
         names["logic"].close()
         slicer.mrmlScene.Clear(0)
+
+    def test_all_calls_take_the_same_arguments_by_the_same_names(self, logic):
+        shared = {"segmentationNode", "segmentId", "device", "callback", "parameters"}
+        for call in (logic.synthesize, logic.anomalyMap, logic.segment, logic.learn):
+            assert shared <= set(inspect.signature(call).parameters)
+
+    def test_segment_and_learn_say_what_is_missing(self, worker, logic, nodes):
+        with pytest.raises(ValueError, match=r"no scan yet.*\.$"):
+            logic.segment(None)
+        with pytest.raises(ValueError, match=r"no model .*\.$"):
+            logic.segment(nodes[0], model="of-nobody")
+        with pytest.raises(ValueError, match=r"no model .*\.$"):
+            logic.learn(nodes[0], None, model="of-nobody")
+        organs = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
+        with pytest.raises(ValueError, match=r"\.$"):
+            logic.learn(nodes[0], None, organs)
+        with pytest.raises(ValueError, match="overlap"):
+            logic.segment(nodes[0], overlap=7.0)
 
     def test_random_tumors_in_an_organ_as_the_page_says(self, worker, logic):
         from Testing.module.scene.scenes import add_ct, add_segmentation
@@ -357,7 +395,7 @@ class TestScripts:
         assert "synthetic" in result.GetName()
 
 
-def _documented_programs():
-    """The programs of the page on scripts: one that waits, one with a callback."""
+def _programs_of_the_page():
+    """The programs of the page on scripts."""
     text = (ROOT / "docs" / "scripting.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)

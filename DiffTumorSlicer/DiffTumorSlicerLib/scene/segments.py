@@ -28,6 +28,19 @@ REGIONS = {
 COLORS = ((0.96, 0.49, 0.13), (0.90, 0.22, 0.45), (0.58, 0.40, 0.93), (0.16, 0.65, 0.82))
 
 
+def find_segment(segmentation_node: Any | None, text: str) -> str | None:
+    """Id of the segment that a script names by its id or its name; None where it names none.
+
+    What is neither is returned as it is; whoever uses it says what is wrong.
+    """
+    if segmentation_node is None or not text:
+        return text or None
+    segmentation = segmentation_node.GetSegmentation()
+    if segmentation.GetSegment(text) is not None:
+        return text
+    return segmentation.GetSegmentIdBySegmentName(text) or text
+
+
 def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDArray[np.bool_]:
     """One segment on the grid of a volume.
 

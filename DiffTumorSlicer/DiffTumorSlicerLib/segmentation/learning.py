@@ -62,6 +62,10 @@ def learn_request(
                 "it first, for instance with TotalSegmentator."
             ).format(organs=", ".join(model.organs))
         )
+    if labels_node is None:
+        raise SessionError(
+            _("There are no labels yet. Paint the tumor on at least one slice, then learn from it.")
+        )
     painted = read_painted(labels_node, case.source, plain.get("plane", "axial"))
     check_painted(painted)
     pack = as_parameters(LearningParameters, {**plain, "labelled": painted.labelled})
