@@ -43,6 +43,7 @@ lint: $(READY)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) release/check_types.py
+	$(PYTHON) -m codespell_lib
 
 # One process for each core and one thread for each process: files of tests side by side take half the time. In their
 # order, as the files with the fewest tests are the slowest and should not come last.

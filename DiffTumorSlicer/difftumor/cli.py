@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes those of the process.
 
-    Returns: 0 done, 1 failed or cancelled, 2 wrong usage.
+    Returns:
+        0 done, 1 failed or cancelled, 2 wrong usage.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] not in SUBCOMMANDS:
@@ -92,7 +93,8 @@ def parsed(words: list[str]) -> Any:
     Args:
         words: its name, and what follows it.
 
-    Raises: SystemExit: help was asked for, or the options are wrong; what is to be said was said.
+    Raises:
+        SystemExit: help was asked for, or the options are wrong; what is to be said was said.
     """
     import tyro
 

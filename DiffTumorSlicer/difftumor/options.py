@@ -80,7 +80,8 @@ def options_of(
         without: fields that the command asks for in another way.
         defaults: where the command starts from another value than the pack; None where it finds one out.
 
-    Returns: a keyword-only dataclass; see `parameters_of`.
+    Returns:
+        a keyword-only dataclass; see `parameters_of`.
     """
     hints = get_type_hints(kind)
     name = kind.__name__.removesuffix("Parameters") + "Options"
@@ -104,7 +105,8 @@ def parameters_of(kind: type[P], command: Any, **others: Any) -> P:
         command: has the fields of `kind` as attributes.
         others: fields that it has not, or that are changed on the way.
 
-    Raises: UsageError: out of range, or they do not go together.
+    Raises:
+        UsageError: out of range, or they do not go together.
     """
     values = {
         item.name: getattr(command, item.name)

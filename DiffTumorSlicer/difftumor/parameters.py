@@ -20,7 +20,7 @@ Blend = Literal["feather", "paper"]
 Grain = Literal["auto", "scan", "model"]
 Plane = Literal["axial", "coronal", "sagittal"]
 MapKind = Literal["guided", "one-sided", "signed", "absolute"]
-Normalisation = Literal["slice", "volume", "none"]
+Normalization = Literal["slice", "volume", "none"]
 ThresholdRule = Literal["fixed", "otsu"]
 KeptParts = Literal["painted", "all"]
 P = TypeVar("P")
@@ -169,7 +169,7 @@ class AnomalyParameters:
         "Width (sigma) of the smoothing of the map within a slice; larger merges spots and blurs small lesions.",
         aliases=("smoothing",),
     )
-    normalisation: Normalisation | None = option(
+    normalisation: Normalization | None = option(
         None,
         "What a map is scaled by before the threshold: the maximum of each slice, that of all slices, or nothing.",
     )
@@ -348,7 +348,8 @@ def to_dict(parameters: Any) -> dict[str, Any]:
 def from_dict(kind: type[P], values: Mapping[str, Any]) -> P:
     """Parameter pack from a dictionary that came over the wire or from a side-car.
 
-    Raises: ValueError: unknown or missing names, values out of range.
+    Raises:
+        ValueError: unknown or missing names, values out of range.
     """
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):

@@ -187,7 +187,9 @@ def with_remedy(error: _Error, remedy: Remedy | None) -> _Error:
     Args:
         error: with a message that ends before the remedy; its text gets the words of the command line.
         remedy: what helps; None where there is nothing but the message.
-    Returns: the same error.
+
+    Returns:
+        the same error.
     """
     advice = Advice(str(error), remedy)
     error.args = (str(advice),)

@@ -108,7 +108,11 @@ def run_task(
         progress: called with stage, done, total; may raise Cancelled.
         on_partial: told what is finished so far, so that a caller that cancels keeps it.
 
-    Raises: ModelError, DeviceError, ValueError: as the capability says. Cancelled: from `progress`.
+    Raises:
+        ModelError: as the capability says.
+        DeviceError: likewise.
+        ValueError: likewise.
+        Cancelled: from `progress`.
     """
     model = task.load(parameters, device, cache, progress)
 

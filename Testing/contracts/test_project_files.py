@@ -14,6 +14,11 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]  # fmt: skip
 ENGINE = ROOT / "DiffTumorSlicer"
+SOURCES = [
+    p
+    for name in ("DiffTumorSlicer", "training", "release")
+    for p in sorted((ROOT / name).rglob("*.py"))
+]
 
 
 def anchors(page: Path) -> set[str]:
@@ -103,3 +108,18 @@ def test_the_site_lists_every_page():
     assert listed == {
         p.relative_to(ROOT / "docs" if "docs" in p.parts else ROOT).as_posix() for p in PAGES
     }
+
+
+# The other way to write docstrings, which no generator of documentation reads.
+ONE_LINE_SECTION = re.compile(r"^\s*(?:Returns|Raises|Yields|Args)(?:, \w+)?: +\S", re.MULTILINE)
+
+
+@each("path", SOURCES)
+def test_sections_of_docstrings_are_sections(path):
+    documented = ast.AsyncFunctionDef | ast.FunctionDef | ast.ClassDef | ast.Module
+    wrong = [
+        getattr(node, "name", "the file")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, documented) and ONE_LINE_SECTION.search(ast.get_docstring(node) or "")
+    ]
+    assert wrong == []

@@ -52,8 +52,12 @@ def compute_anomaly(
         on_partial: called with what is finished after each batch of slices but the last, so that a caller that
             cancels keeps it.
 
-    Returns: the result; all slices are finished.
-    Raises: AnomalyError: no map can be made; says why and what to do. Cancelled: from the callback.
+    Returns:
+        the result; all slices are finished.
+
+    Raises:
+        AnomalyError: no map can be made; says why and what to do.
+        Cancelled: from the callback.
     """
     report = callback or (lambda _stage, _done, _total: None)
     made_for = model.slice_format
@@ -89,7 +93,8 @@ def compute_anomaly(
 def check_model(model: AnomalyModel) -> None:
     """Refuse a model that cannot say which of its labels is healthy.
 
-    Raises: AnomalyError.
+    Raises:
+        AnomalyError: it failed; says how far it came and why.
     """
     if getattr(model, "healthy_index", None) is None:
         raise AnomalyError(

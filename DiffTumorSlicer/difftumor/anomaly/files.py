@@ -43,11 +43,16 @@ def write_anomaly_model(
 
     Args:
         folder: of the model.
-        unet, classifier: trained with the same labels on images of the same size and channels.
+        unet: trained with the same labels on images of the same size and channels.
+        classifier: likewise.
         card: fields of `model.schema.json`; task, architecture and crop_voxels are filled in.
         half: store float16, which costs half of the space.
-    Returns: the card as written.
-    Raises: ModelError: the networks do not belong together, or the card is not valid.
+
+    Returns:
+        the card as written.
+
+    Raises:
+        ModelError: the networks do not belong together, or the card is not valid.
     """
     check_pair(unet.arguments, classifier.arguments, card, str(folder))
     tensors = {
@@ -77,10 +82,13 @@ def import_pair(
     """Install a model that is published as two files: they become one model folder.
 
     Args:
-        first, second: the U-Net and the classifier, in either order.
+        first: the U-Net and the classifier, in either order.
+        second: likewise.
         model_id: id of the registry; needed where several models have the same architecture.
         callback: callback(done, total) in files; may raise, which cancels and leaves nothing behind.
-    Raises: ModelError: not such a pair, not that model, or it is installed already.
+
+    Raises:
+        ModelError: not such a pair, not that model, or it is installed already.
     """
     found = {}
     for number, path in enumerate((first, second)):
@@ -122,8 +130,11 @@ def networks_from(
 ) -> tuple[GuidedUNet, GuidedClassifier]:
     """Build both networks from tensors named `unet.*` and `classifier.*`.
 
-    Returns: networks in float32, on the CPU.
-    Raises: ModelError: the card tells no usable shape, or a tensor is missing, too much, or of another size.
+    Returns:
+        networks in float32, on the CPU.
+
+    Raises:
+        ModelError: the card tells no usable shape, or a tensor is missing, too much, or of another size.
     """
     architecture = card.get("architecture", {})
     arguments = architecture.get("arguments", {})

@@ -120,7 +120,9 @@ def shown_plane(
     Args:
         array: (I, J, K) on `grid`.
         index: voxel index along the plane's normal.
-    Returns: (rows, columns), and the height of a pixel over its width.
+
+    Returns:
+        (rows, columns), and the height of a pixel over its width.
     """
     axes = voxel_axes(grid)
     normal, rows, columns = (axes[p] for p in PLANES[plane])
@@ -145,8 +147,10 @@ def lay_slices(
 ) -> Layout:
     """Decide which slices are computed and where their crops lie.
 
-    Args: as of `prepare_ct`.
-    Raises: AnomalyError: the organ is empty, or the slices lie outside the image.
+    Arguments as of `prepare_ct`.
+
+    Raises:
+        AnomalyError: the organ is empty, or the slices lie outside the image.
     """
     axis = slice_axis(grid, plane)
     first, end = slices or (0, grid.shape[axis])

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftumor.parameters import MapKind, Normalisation, ThresholdRule
+from difftumor.parameters import MapKind, Normalization, ThresholdRule
 
 Planes = NDArray[np.float32]
 
@@ -35,7 +35,9 @@ def direction_signs(direction: str, channels: int) -> NDArray[np.float32]:
     Args:
         direction: "dark", "bright" or "both" (CT also "hypodense", "hyperdense"); one word for all channels, or
             one per channel, separated by commas.
-    Raises: ValueError: another word, or another number of them.
+
+    Raises:
+        ValueError: another word, or another number of them.
     """
     same = {"hypodense": "dark", "hyperdense": "bright"}
     words = [same.get(word.strip(), word.strip()) for word in direction.split(",")]
@@ -69,8 +71,12 @@ def difference(
         healthy: x_hat at the asked guidance scale, same shape.
         unguided: x_hat at S = 0, same shape; needed by "guided" only.
         signs: (C,) of `direction_signs`.
-    Returns: float32 (n, H, W).
-    Raises: ValueError: "guided" without `unguided`.
+
+    Returns:
+        float32 (n, H, W).
+
+    Raises:
+        ValueError: "guided" without `unguided`.
     """
     if kind == "guided":
         if unguided is None:
@@ -97,7 +103,9 @@ def smooth(
         organ: bool (n, H, W).
         sigma_mm: width of the Gaussian; 0 leaves the values as they are.
         spacing_mm: size of a pixel, rows and columns.
-    Returns: float32 (n, H, W), 0 outside the organ.
+
+    Returns:
+        float32 (n, H, W), 0 outside the organ.
     """
     inside = np.where(organ, planes, 0).astype(np.float32)
     if sigma_mm > 0:
@@ -106,7 +114,7 @@ def smooth(
     return np.where(organ, inside, 0).astype(np.float32)
 
 
-def scale_factors(planes: Planes, how: Normalisation) -> NDArray[np.float32]:
+def scale_factors(planes: Planes, how: Normalization) -> NDArray[np.float32]:
     """Factors (n,) that bring maps to [0, 1]: negative values become 0, the maximum 1.
 
     Outside the organ a map is 0, so this is the papers' min-max of each slice for "slice".
@@ -154,7 +162,7 @@ def thresholds(
     organ: NDArray[np.bool_],
     rule: ThresholdRule,
     fixed: float,
-    how: Normalisation,
+    how: Normalization,
 ) -> NDArray[np.float64]:
     """Threshold of each slice (n,): what lies above it is marked. Infinite where there is nothing to mark.
 

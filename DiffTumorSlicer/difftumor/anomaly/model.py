@@ -163,7 +163,9 @@ class AnomalyModel:
 
         Args:
             x: (B, C, H, W) in `intensity_range`.
-        Returns: (B,), 0 to 1, on the CPU.
+
+        Returns:
+            (B,), 0 to 1, on the CPU.
         """
         found = []
         for part in x.split(self.batch_size):
@@ -192,7 +194,10 @@ class AnomalyModel:
             callback: called as callback(done, total) after each evaluation of each batch.
             reference_compat: index as the published code, which also adds a little noise.
             seed: of that noise.
-        Raises: ValueError: N, K or the shape is out of range. Cancelled: from the callback.
+
+        Raises:
+            ValueError: N, K or the shape is out of range.
+            Cancelled: from the callback.
         """
         levels = self.levels(steps)
         start = 0
@@ -221,10 +226,16 @@ class AnomalyModel:
             encoding: of at least this noise level; what is missing is computed and kept in it.
             noise_level: N, in diffusion steps of the training.
             guidance_scale: S, at least 0; 0 is the round trip without a classifier.
-            guidance_stop, guidance_weighting: see `diffusion.guided.decode`.
+            guidance_stop: see `diffusion.guided.decode`.
+            guidance_weighting: likewise.
             callback: called as callback(done, total) after each step of each batch.
-        Returns: x_hat, float32 (B, C, H, W), on the CPU.
-        Raises: ValueError: something is out of range. Cancelled: from the callback.
+
+        Returns:
+            x_hat, float32 (B, C, H, W), on the CPU.
+
+        Raises:
+            ValueError: something is out of range.
+            Cancelled: from the callback.
         """
         levels, compat = encoding.levels, encoding.reference_compat
         level = self._level(levels, noise_level, compat)
@@ -318,7 +329,9 @@ def load_anomaly_model(
         callback: called as callback(stage, done, total).
         precision: "half" computes the way there and back in bfloat16; "auto" does where it is faster.
 
-    Raises: ModelError: not installed, not an anomaly model, damaged. DeviceError: no such device.
+    Raises:
+        ModelError: not installed, not an anomaly model, damaged.
+        DeviceError: no such device.
     """
     opened = partial(open_model, precision=precision)
     return cached(f"anomaly {precision}", [model], device, cache, callback, opened)[0]

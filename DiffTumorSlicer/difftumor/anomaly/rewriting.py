@@ -162,8 +162,13 @@ def rewrite(
         callback: called with stage, done, total; may raise Cancelled. Before the work starts it is told in
             words how long it will take.
         note: told in a sentence what the person should know.
-    Yields: the batches, in order, each as soon as it is finished.
-    Raises: AnomalyError: N or steps are out of range. Cancelled: from the callback.
+
+    Yields:
+        the batches, in order, each as soon as it is finished.
+
+    Raises:
+        AnomalyError: N or steps are out of range.
+        Cancelled: from the callback.
     """
     level = check_noise_level(model, settings)
     size = batch_size(model)
@@ -220,7 +225,8 @@ def batch_size(model: AnomalyModel) -> int:
 def check_noise_level(model: AnomalyModel, settings: AnomalySettings) -> int:
     """Level L of the asked N on the asked number of levels.
 
-    Raises: AnomalyError: they are out of the model's range.
+    Raises:
+        AnomalyError: they are out of the model's range.
     """
     try:
         return int(model.levels(settings.steps).level_of(settings.noise_level))

@@ -157,9 +157,12 @@ def write_sheet(
         path: of the PNG.
         shown: the slice.
         cells: (N, S) -> what it made; every N with every S.
-        title, subtitle: above the sheet.
+        title: above the sheet.
+        subtitle: likewise.
         threshold: how the marks came about, in words.
-    Raises: ValueError: a pair of N and S is missing.
+
+    Raises:
+        ValueError: a pair of N and S is missing.
     """
     levels = sorted({n for n, _ in cells})
     scales = sorted({s for _, s in cells})

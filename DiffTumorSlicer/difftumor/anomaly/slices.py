@@ -70,8 +70,12 @@ def prepare_ct(
         plane: in which slices are cut.
         slices: first and one past the last voxel index along the plane's normal; None: all of the organ.
         fineness: the same field on pixels that are so many times smaller.
-    Returns: the slices that hold enough of the organ to be judged.
-    Raises: AnomalyError: empty organ, slices outside, values that are not finite, nothing but one value.
+
+    Returns:
+        the slices that hold enough of the organ to be judged.
+
+    Raises:
+        AnomalyError: empty organ, slices outside, values that are not finite, nothing but one value.
     """
     if facts.modality != "CT" or facts.window_hu is None or len(facts.channel_order) != 1:
         raise AnomalyError(
@@ -116,9 +120,16 @@ def prepare_mr(
         images: sequences by name, (I, J, K) each on one grid; see `images.mr.check_same_geometry`.
         grid: their geometry.
         brain: bool (I, J, K); None: the images are skull-stripped, and the brain is what is not background.
-        facts, plane, slices, fineness: as of `prepare_ct`.
-    Returns: the slices that hold enough of the brain to be judged.
-    Raises: AnomalyError: as `prepare_ct`; also a missing sequence, other shapes, a skull that is still there.
+        facts: as of `prepare_ct`.
+        plane: likewise.
+        slices: likewise.
+        fineness: likewise.
+
+    Returns:
+        the slices that hold enough of the brain to be judged.
+
+    Raises:
+        AnomalyError: as `prepare_ct`; also a missing sequence, other shapes, a skull that is still there.
     """
     if facts.modality != "MR":
         raise AnomalyError(
@@ -191,7 +202,8 @@ def prepare(
 ) -> SliceStack:
     """`prepare_ct` or `prepare_mr`, whichever the model is made for.
 
-    Raises: AnomalyError: as those; also if the images are of another modality than the model.
+    Raises:
+        AnomalyError: as those; also if the images are of another modality than the model.
     """
     if facts.modality == "MR":
         return prepare_mr(images, grid, organ, facts, plane, slices, fineness)
@@ -206,7 +218,8 @@ def prepare(
 def check_finite(name: str, image: NDArray[np.generic], layout: Layout | None) -> None:
     """Refuse values that are not finite in the slices that are needed (layout None: anywhere).
 
-    Raises: AnomalyError: how many, and where the first one is.
+    Raises:
+        AnomalyError: how many, and where the first one is.
     """
     if image.dtype.kind != "f":
         return
@@ -237,7 +250,9 @@ def stack_of(
         images: (C, H, W) of each slice, rows and columns as in the table above.
         insides: bool (H, W).
         units: (n, C) input units per unit of the model's range.
-    Raises: AnomalyError: no slice is left.
+
+    Raises:
+        AnomalyError: no slice is left.
     """
     notes = list(layout.notes)
     sizes = [int(inside.sum()) for inside in insides]

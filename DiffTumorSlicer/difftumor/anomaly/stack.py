@@ -103,8 +103,12 @@ class SliceStack:
         Args:
             planes: (n, H, W).
             box: part of the input; default: `self.box`.
-        Returns: float32 of the box's shape, 0 outside the organ, the crops and the slices.
-        Raises: ValueError: if `planes` does not belong to these slices.
+
+        Returns:
+            float32 of the box's shape, 0 outside the organ, the crops and the slices.
+
+        Raises:
+            ValueError: if `planes` does not belong to these slices.
         """
         if planes.shape != self.organ.shape:
             raise ValueError(

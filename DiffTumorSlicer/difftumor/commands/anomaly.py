@@ -166,7 +166,8 @@ class Anomaly(AnomalyOptions, CaseCommand):
     def sweep_wishes(self) -> tuple[list[int], list[float]] | None:
         """N and S of the sheet.
 
-        Raises: UsageError: incomplete, or out of range.
+        Raises:
+            UsageError: incomplete, or out of range.
         """
         if self.sheet is None:
             if self.sweep_noise or self.sweep_scale or self.sheet_slice is not None:
@@ -246,7 +247,8 @@ class Anomaly(AnomalyOptions, CaseCommand):
 def parsed_numbers(text: str, kind: type, option: str) -> list[Any]:
     """`250,500` -> [250, 500], ascending, each once.
 
-    Raises: UsageError: not a list of numbers.
+    Raises:
+        UsageError: not a list of numbers.
     """
     try:
         numbers = sorted({kind(word) for word in text.split(",")})

@@ -33,7 +33,8 @@ def swept(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Compute the sweep of a case: every N with every S of `wishes`, in one slice.
 
-    Returns: rows for the report, and keyword arguments of `anomaly.sheet.write_sheet`.
+    Returns:
+        rows for the report, and keyword arguments of `anomaly.sheet.write_sheet`.
     """
     images, parameters = done.images.case, done.request.parameters
     model = load_anomaly_model(parameters.model, device, cache, stopping)
@@ -81,7 +82,8 @@ def sweep(
     The largest N comes first, so that its encoding serves the smaller ones. The gate is off: the sheet is for
     looking at what N and S do, also where the classifier calls the slice healthy.
 
-    Returns: cells of the sheet, and rows for the report.
+    Returns:
+        cells of the sheet, and rows for the report.
     """
     cells: dict[tuple[int, float], Cell] = {}
     rows = []

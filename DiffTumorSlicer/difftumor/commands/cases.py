@@ -40,7 +40,8 @@ class Found:
 def cases_of(command: CaseCommand) -> list[NamedCase]:
     """Cases that are asked for.
 
-    Raises: UsageError: none, twice the same, or options that do not go with many cases. ModelError.
+    Raises:
+        UsageError: none, twice the same, or options that do not go with many cases. ModelError.
     """
     if sum([bool(command.images), command.batch is not None, command.datalist is not None]) != 1:
         raise UsageError("give an image, or --batch FOLDER, or --datalist FILE.json")
@@ -116,7 +117,9 @@ def cases_in(
         folder: with the images.
         channels: of the model's card.
         masks: by option, "PATH[:label]" with {case} in place of the case's name; such files are no cases themselves.
-    Raises: UsageError: no case, or a template that is none.
+
+    Raises:
+        UsageError: no case, or a template that is none.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
@@ -223,7 +226,8 @@ def _names(entries: Sequence[Any], wheres: Sequence[str], folder: Path) -> list[
 
     Many data sets call every image `ct.nii.gz`; such images are told apart by their folders.
 
-    Raises: UsageError: an entry is none, or its name is no file name.
+    Raises:
+        UsageError: an entry is none, or its name is no file name.
     """
     names, images = [], []
     for entry, where in zip(entries, wheres, strict=True):

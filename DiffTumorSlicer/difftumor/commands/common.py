@@ -51,7 +51,9 @@ def tell_device(
 
     Args:
         expected: what is known of the time on a CPU.
-    Raises: DeviceError: there is no such device, or it cannot compute.
+
+    Raises:
+        DeviceError: there is no such device, or it cannot compute.
     """
     if model == MODELLED and device == "auto":
         return
@@ -65,7 +67,9 @@ def model_of_slices(model: str, tasks: Sequence[str | None]) -> tuple[str, ...]:
 
     Args:
         tasks: that its card may name.
-    Raises: ModelError: not installed, or a model for something else.
+
+    Raises:
+        ModelError: not installed, or a model for something else.
     """
     card = find_model(model).card
     if card.get("task") not in tasks or not card.get("channel_order"):

@@ -98,7 +98,10 @@ class Demo(CommonOptions):
     ) -> None:
         """Refuse what cannot be written before anything is computed.
 
-        Raises: VolumeError, FileExistsError, FileNotFoundError: see `outputs.check_outputs`.
+        Raises:
+            VolumeError: see `outputs.check_outputs`.
+            FileExistsError: likewise.
+            FileNotFoundError: likewise.
         """
         for path in pages:
             if path.exists() and not self.overwrite:
@@ -158,7 +161,7 @@ def chosen_model(reporter: Reporter) -> str:
         find_model(DEFAULT_MODEL)
     except ModelError:
         reporter.note(
-            f"The demonstration model {DEFAULT_MODEL} is not installed; the modelling-based baseline is used."
+            f"The demonstration model {DEFAULT_MODEL} is not installed; the modeling-based baseline is used."
         )
         return MODELLED
     return DEFAULT_MODEL
@@ -182,7 +185,8 @@ def even_place(array: NDArray[np.generic], grid: Grid) -> tuple[float, float, fl
     A convenience of the demonstration, not a segmentation: even means 40 to 180 HU and a local standard
     deviation below 25 HU at 4 mm.
 
-    Raises: ValueError: no such tissue.
+    Raises:
+        ValueError: no such tissue.
     """
     low, high = grid.bounds_ras
     shape = tuple(int(n) for n in np.maximum((high - low) // 4, 1))

@@ -101,8 +101,11 @@ def show(
 ) -> str:
     """Make the phantom, its heat map and the picture.
 
-    Returns: a section of the page.
-    Raises: Cancelled: nothing of the heat map was written.
+    Returns:
+        a section of the page.
+
+    Raises:
+        Cancelled: nothing of the heat map was written.
     """
     reporter(f"making the phantom for {trial.model}", 0, 1)
     files, organ, truth, title = _phantom(trial, overwrite)

@@ -190,8 +190,11 @@ def labels_of_organs(
 ) -> tuple[int, ...] | None:
     """Labels of a map of several organs (TotalSegmentator's numbers) that a model is for.
 
-    Returns: None where there is nothing to choose: a mask of one value, or a model of no organ that we know.
-    Raises: VolumeError: the map has labels, but not that of the organ.
+    Returns:
+        None where there is nothing to choose: a mask of one value, or a model of no organ that we know.
+
+    Raises:
+        VolumeError: the map has labels, but not that of the organ.
     """
     wanted = [number for organ in organs for number in ORGAN_LABELS.get(organ, ())]
     values = array[array != 0]
@@ -233,8 +236,12 @@ def assign_channels(words: Sequence[str], channels: Sequence[str]) -> dict[str, 
     Args:
         words: "PATH", or "t1=PATH" for a channel that the name does not tell.
         channels: of the model's card, in its order.
-    Returns: channel -> path, in the model's order.
-    Raises: UsageError: a channel is missing, given twice or unknown.
+
+    Returns:
+        channel -> path, in the model's order.
+
+    Raises:
+        UsageError: a channel is missing, given twice or unknown.
     """
     named: dict[str, Path] = {}
     plain: list[str] = []

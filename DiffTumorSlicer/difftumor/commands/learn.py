@@ -1,4 +1,4 @@
-"""`difftumor learn`: a few labelled slices of a case become a segmentation of all of it, and a model folder."""
+"""`difftumor learn`: a few labeled slices of a case become a segmentation of all of it, and a model folder."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from difftumor.weights.models import ModelError, find_model
 
 LearningOptions: Any = options_of(LearningParameters, defaults={"model": None})
 MODELS = {1: "demo-abdomen-anomaly"}  # by number of images; several sequences are a head
-NOTICE = "Segmentation by DiffTumorSlicer, learned from labelled slices. Never for diagnosis."
+NOTICE = "Segmentation by DiffTumorSlicer, learned from labeled slices. Never for diagnosis."
 DOUBT_NOTICE = "Disagreement of pixel classifiers by DiffTumorSlicer, 0 to 1. Never for diagnosis."
 
 
 @dataclass(kw_only=True)
 class Learn(LearningOptions, CaseCommand):
-    """Segment a CT, or the sequences of an MR examination, after a few labelled slices of the same case.
+    """Segment a CT, or the sequences of an MR examination, after a few labeled slices of the same case.
 
     Label the tumor on two or three slices, completely: what is not painted on them counts as background. Classifiers
     train in seconds on the features that a diffusion model sees in these slices; then the other slices are segmented.
-    The output tells which slice to label next. With one more labelled slice run the same command again.
+    The output tells which slice to label next. With one more labeled slice run the same command again.
     """
 
     task_name = "learn"
@@ -190,7 +190,7 @@ def features_of(learned: Path) -> str:
     told = find_model(learned).card.get("architecture", {}).get("arguments", {})
     if not isinstance(told, dict) or "features_of" not in told:
         raise ModelError(
-            f"{learned} is no folder of what was learned from labelled slices. Give a folder that was written with "
+            f"{learned} is no folder of what was learned from labeled slices. Give a folder that was written with "
             "--model-out, or labels (--labels MASK)."
         )
     return str(told["features_of"]["id"])

@@ -178,7 +178,8 @@ class _Run:
     def one(self, case: NamedCase, request: Request | None) -> Row:
         """A case: kept if it was finished before by the same request, else computed.
 
-        Raises: ChangedCase: something else was computed before, and may not be replaced.
+        Raises:
+            ChangedCase: something else was computed before, and may not be replaced.
         """
         if request is None or case.command.model_names() in self.broken:
             return Row(case.name, "failed", error=str(self.broken[case.command.model_names()]))
@@ -220,7 +221,9 @@ def _prepared(
 ) -> tuple[list[Request | None], dict[tuple[str, ...], ModelError]]:
     """What each case asks for. A model that cannot be used is told once; None where a case needs it.
 
-    Raises: UsageError: options of a case do not go together. ModelError: no case can be computed.
+    Raises:
+        UsageError: options of a case do not go together.
+        ModelError: no case can be computed.
     """
     requests: list[Request | None] = []
     broken: dict[tuple[str, ...], ModelError] = {}

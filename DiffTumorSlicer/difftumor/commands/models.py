@@ -44,12 +44,12 @@ class ListModels:
 
 @dataclass(kw_only=True)
 class Download:
-    """Download a published model. Its licence is shown and must be accepted first."""
+    """Download a published model. Its license is shown and must be accepted first."""
 
     id: ModelId
     """From `difftumor models list`."""
     accept_licence: bool = False
-    """You have read the licence and accept it."""
+    """You have read the license and accept it."""
     quiet: bool = False
     """Print results and errors only."""
 
@@ -70,7 +70,7 @@ class Download:
         if sys.stdin is None or not sys.stdin.isatty():
             return False
         say(
-            f"{row['title']}: licence {row['licence']} ({row['licence_url']}). Not part of this program."
+            f"{row['title']}: license {row['licence']} ({row['licence_url']}). Not part of this program."
         )
         try:
             return input("Do you accept it? [y/N] ").strip().lower() in ("y", "yes")

@@ -82,7 +82,8 @@ class Replay(CommonOptions):
     def request(self, content: dict[str, Any]) -> Request:
         """What the side-car tells to make again.
 
-        Raises: SidecarError: it is damaged, or names no file. UsageError. ModelError.
+        Raises:
+            SidecarError: it is damaged, or names no file. UsageError. ModelError.
         """
         if content["task"] not in COMMANDS:
             raise SidecarError(f"results of the task '{content['task']}' cannot be made again")
@@ -171,7 +172,8 @@ def _another(what: str) -> SidecarError:
 def path_of(role: str, recorded: dict[str, Any]) -> str:
     """Path of an input as the side-car names it.
 
-    Raises: SidecarError: it names none, as those of volumes and segments that Slicer held in memory.
+    Raises:
+        SidecarError: it names none, as those of volumes and segments that Slicer held in memory.
     """
     if recorded["path"]:
         return str(recorded["path"])

@@ -234,7 +234,8 @@ def run_request(
         images: if they were read already.
         accept: called before anything is written; may raise.
 
-    Raises: Cancelled: before anything was finished. Errors of reading, of the task, of writing.
+    Raises:
+        Cancelled: before anything was finished. Errors of reading, of the task, of writing.
     """
     command, before = request.command, request.before
     reporter = stopping.reporter
@@ -298,8 +299,11 @@ def _compute(
 ) -> tuple[task.Outcome, bool]:
     """Run the task.
 
-    Returns: the outcome, or what was finished of it before a cancel, and whether it was cancelled.
-    Raises: Cancelled: before anything was finished.
+    Returns:
+        the outcome, or what was finished of it before a cancel, and whether it was cancelled.
+
+    Raises:
+        Cancelled: before anything was finished.
     """
     kept: list[task.Outcome] = []
 

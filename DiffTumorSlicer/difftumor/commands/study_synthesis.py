@@ -43,8 +43,11 @@ class OnTheFly:
             quiet: print results and errors only.
             reporter: progress.
 
-        Returns: the folder with the results; None: nothing was asked for.
-        Raises: UsageError: options that do not go together; errors of `difftumor synthesize`.
+        Returns:
+            the folder with the results; None: nothing was asked for.
+
+        Raises:
+            UsageError: options that do not go together; errors of `difftumor synthesize`.
         """
         if self.synthesize_in is None:
             if self.synthesized is not None:

@@ -32,7 +32,7 @@ SynthesisOptions: Any = options_of(
 class Synthesize(SynthesisOptions, PlaceOptions, CaseCommand):
     """Put a synthetic tumor into a CT; the input is never changed.
 
-    Place it with --center and --radii (RAS millimetres), or let --random SIZE place it in --organ.
+    Place it with --center and --radii (RAS millimeters), or let --random SIZE place it in --organ.
     Beside the output a JSON side-car tells how it was made; `difftumor replay` makes it again.
     """
 

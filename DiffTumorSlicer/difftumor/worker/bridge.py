@@ -161,9 +161,14 @@ class Bridge:
             parameters: JSON values for the task.
             arrays: its input, by name; written to disk before this returns, so they may change then.
             panel: who asks. A newer request of one panel supersedes its older ones.
-        Returns: the number of the request.
-        Raises: ProtocolError: if parameters or arrays cannot travel. WorkerError: if the bridge is
-            closed. (A full disk and a worker that does not start are `error` events.)
+
+        Returns:
+            the number of the request.
+
+        Raises:
+            ProtocolError: if parameters or arrays cannot travel.
+            WorkerError: if the bridge is closed. (A full disk and a worker that does not start are `error`
+                events.)
         """
         if self._closed:
             raise WorkerError("The bridge to the worker is closed. Make a new one.")
@@ -191,7 +196,9 @@ class Bridge:
 
         Args:
             number: as `request` returned it.
-        Returns: False if it has ended already, or never was; then nothing follows.
+
+        Returns:
+            False if it has ended already, or never was; then nothing follows.
         """
         for job in self._waiting:
             if job.id == number:
@@ -208,8 +215,12 @@ class Bridge:
 
         Args:
             number: of a request whose `result` (or `cancelled` with `partial`) event has come.
-        Returns: the arrays that the task wrote, by name.
-        Raises: WorkerError: if there is no such result, if it was taken before, or cannot be read.
+
+        Returns:
+            the arrays that the task wrote, by name.
+
+        Raises:
+            WorkerError: if there is no such result, if it was taken before, or cannot be read.
         """
         if number not in self._results:
             raise WorkerError(f"Request {number} has no result to take. Ask for it again.")

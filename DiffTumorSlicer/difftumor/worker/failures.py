@@ -47,7 +47,9 @@ def explain_failure(error: BaseException, request_id: int | None = None) -> Erro
     Args:
         error: what a task raised.
         request_id: the request it belongs to.
-    Returns: the event, with a kind of `protocol.ERROR_KINDS`, the traceback in `details`, and no log path.
+
+    Returns:
+        the event, with a kind of `protocol.ERROR_KINDS`, the traceback in `details`, and no log path.
     """
     kind, message, remedy = _classify(error)
     return ErrorEvent(

@@ -95,7 +95,9 @@ class Context:
             stage: what is being done, in a few words for the person.
             done: steps of this stage that are finished, 0 <= done <= total.
             total: steps of this stage; 0 if unknown.
-        Raises: Cancelled: if the request is to stop.
+
+        Raises:
+            Cancelled: if the request is to stop.
         """
         self.check()
         now = time.monotonic()

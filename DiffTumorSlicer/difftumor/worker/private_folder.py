@@ -33,7 +33,9 @@ class PrivateFolder:
 
         Args:
             parent: where; the system's temporary folder if None.
-        Raises: OSError: if it cannot be made.
+
+        Raises:
+            OSError: if it cannot be made.
         """
         prefix = f"{_PREFIX}{os.getpid()}-"
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).resolve()
@@ -64,7 +66,9 @@ def remove_abandoned_folders(parent: Path | None = None) -> int:
 
     Args:
         parent: as given to `PrivateFolder`.
-    Returns: the number of folders removed. Never raises: cleaning up is no reason to fail.
+
+    Returns:
+        the number of folders removed. Never raises: cleaning up is no reason to fail.
     """
     removed = 0
     with contextlib.suppress(OSError):
@@ -80,7 +84,9 @@ def remove_if_abandoned(folder: Path) -> bool:
 
     Args:
         folder: made by `PrivateFolder`; anything else, also a link or another user's, is left alone.
-    Returns: whether it was removed. Raises: OSError: if it cannot be examined.
+
+    Returns:
+        whether it was removed. Raises: OSError: if it cannot be examined.
     """
     status = folder.lstat()
     is_ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()

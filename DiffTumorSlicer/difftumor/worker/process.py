@@ -66,7 +66,9 @@ class WorkerProcess:
             environment: all of its environment variables.
             folder: its working folder; an empty one, since Python imports from there first.
             log: takes what it writes to stderr.
-        Raises: OSError: if the program cannot be started.
+
+        Raises:
+            OSError: if the program cannot be started.
         """
         if shutil.which(command[0], path=environment.get("PATH")) is None:
             # Otherwise a missing folder and a missing program would look alike.
@@ -194,7 +196,9 @@ def worker_environment(python: str, base: Mapping[str, str] | None = None) -> di
         python: the interpreter. Another one than ours must not meet the libraries that Slicer's launcher
             put into the environment for its own.
         base: to start from; this process's environment if None.
-    Returns: a new dictionary.
+
+    Returns:
+        a new dictionary.
     """
     environment = dict(os.environ if base is None else base)
     # Not the same file, links resolved: every virtual environment links to one and the same Python.
@@ -221,7 +225,9 @@ def describe_end(code: int, more_oom_kills: bool | None = None) -> WorkerEnd:
         code: of `Popen.returncode`: negative for a signal on POSIX; 128 + signal from a launcher; an
             NTSTATUS on Windows.
         more_oom_kills: whether the system ended a process for lack of memory meanwhile; None if unknown.
-    Returns: the description.
+
+    Returns:
+        the description.
     """
     number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
     try:

@@ -203,8 +203,12 @@ def encode(message: Command | Event) -> bytes:
 
     Args:
         message: a command or an event. Paths and numpy scalars in it become strings and numbers.
-    Returns: the line.
-    Raises: ProtocolError: if it holds something that JSON cannot carry, or is too long for a line.
+
+    Returns:
+        the line.
+
+    Raises:
+        ProtocolError: if it holds something that JSON cannot carry, or is too long for a line.
     """
     # The other end would leave such a line out, and the request would never end.
     for field in fields(message):
@@ -301,9 +305,14 @@ def write_array(folder: Path, name: str, array: npt.ArrayLike) -> Path:
         folder: an existing folder, private to this request.
         name: a lower-case letter, then those, digits and underscores; at most 64 in all.
         array: any shape; numbers or booleans; C or Fortran order (transposed views of Slicer).
-    Returns: the path of the file.
-    Raises: ProtocolError: on a bad name or voxel type. OSError: if it cannot be written, with
-        `errno.ENOSPC` when the disk is full; nothing is left behind then.
+
+    Returns:
+        the path of the file.
+
+    Raises:
+        ProtocolError: on a bad name or voxel type.
+        OSError: if it cannot be written, with `errno.ENOSPC` when the disk is full; nothing is left behind
+            then.
     """
     path = _array_path(folder, name)
     array = np.asanyarray(array)
@@ -332,8 +341,13 @@ def read_array(folder: Path, name: str, *, mapped: bool = False) -> npt.NDArray[
         folder: the request's folder.
         name: as given to `write_array`.
         mapped: map the file read-only instead of loading it, when only a part of it is wanted.
-    Returns: the array, in the shape, type and order that was written.
-    Raises: ProtocolError: on a bad name or a damaged file. FileNotFoundError: if there is none.
+
+    Returns:
+        the array, in the shape, type and order that was written.
+
+    Raises:
+        ProtocolError: on a bad name or a damaged file.
+        FileNotFoundError: if there is none.
     """
     path = _array_path(folder, name)
     if not path.is_file():
@@ -356,7 +370,10 @@ def write_partial(
         folder: the request's folder.
         metadata: JSON values, as a task returns them.
         arrays: by name, as for `write_array`.
-    Raises: ProtocolError, OSError: as `write_array`.
+
+    Raises:
+        ProtocolError: as `write_array`.
+        OSError: likewise.
     """
     for name, array in arrays.items():
         write_array(folder, name, array)

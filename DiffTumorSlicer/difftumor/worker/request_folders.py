@@ -49,9 +49,13 @@ class RequestFolders:
         Args:
             number: of the request; each only once.
             arrays: by name, see `protocol.write_array`.
-        Returns: the folder.
-        Raises: OSError: if the disk does not take it. ProtocolError: if an array cannot travel.
-            Nothing is left of the request in both cases.
+
+        Returns:
+            the folder.
+
+        Raises:
+            OSError: if the disk does not take it.
+            ProtocolError: if an array cannot travel. Nothing is left of the request in both cases.
         """
         folder = self.session() / str(number)
         self._folders[number] = folder

@@ -29,7 +29,8 @@ def serve(task: Task, request: dict[str, Any], folder: Path, context: Context) -
         folder: where the arrays lie.
         context: progress, cancel, and the cache that is kept between requests.
 
-    Returns: `task.facts`, and "model", "device", "versions", "sha256" of all that came in and of "output"
+    Returns:
+        `task.facts`, and "model", "device", "versions", "sha256" of all that came in and of "output"
         (`task.output`), as `provenance.image_hash` makes them.
     """
     case = read_request(request, folder)
