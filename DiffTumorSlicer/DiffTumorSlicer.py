@@ -56,7 +56,7 @@ class DiffTumorSlicer(ScriptedLoadableModule):
             'See the <a href="{url}">tutorial</a>.'
         ).format(url=f"{REPOSITORY}#readme")
         parent.acknowledgementText = _(
-            "Methods: DiffTumor (Chen et al., CVPR 2024), modelled tumors (Hu et al., CVPR 2023), and diffusion "
+            "Methods: DiffTumor (Chen et al., CVPR 2024), modeled tumors (Hu et al., CVPR 2023), and diffusion "
             "models for anomaly detection (Wolleb et al., MICCAI 2022; Babaei et al., 2024); please cite "
             "them. The authors of DiffTumor mention pending patents; their weights are licensed CC BY-NC-ND 4.0 "
             "and not part of this extension."
@@ -403,7 +403,7 @@ class DiffTumorSlicerTest(ScriptedLoadableModuleTest):
         logic.close()
 
     def test_puts_a_tumor_into_a_copy_of_a_volume(self) -> None:
-        """The whole way through the worker, with the modelled tumor that needs no weights."""
+        """The whole way through the worker, with the modeled tumor that needs no weights."""
         if (lack := environment.find_lack()) is not None:
             self.skipTest(lack.sentence)
         volume, roi = _test_scene()

@@ -21,7 +21,7 @@ SERIES_ROLE = "DiffTumor.ConfidenceSeries"  # all that the chart shows, for remo
 POSITION, PROBABILITY, LIMIT = "Position", "Probability", "Limit"
 AXES = "RAS"
 # Blue and orange of Okabe and Ito (2008), told apart with any color vision, on light and dark.
-CURVE, HERE, GREY = (0.0, 0.45, 0.70), (0.90, 0.62, 0.0), (0.5, 0.5, 0.5)
+CURVE, HERE, GRAY = (0.0, 0.45, 0.70), (0.90, 0.62, 0.0), (0.5, 0.5, 0.5)
 PLOT_LAYOUT = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView
 WITH_PLOT = {
     slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView: slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView,
@@ -56,7 +56,7 @@ def add_curve(
     _fill(here, {POSITION: [first, first], PROBABILITY: [0.0, 1.0]})
     series = [_series(scene, "Probability of disease", table, PROBABILITY, CURVE)]
     if facts.get("limit"):
-        series.append(_series(scene, "Limit of a mark", table, LIMIT, GREY, dashed=True))
+        series.append(_series(scene, "Limit of a mark", table, LIMIT, GRAY, dashed=True))
     series.append(_series(scene, "Slice on screen", here, PROBABILITY, HERE, markers=False))
     chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{name} confidence")
     chart.SetTitle("Confidence of the classifier")

@@ -160,9 +160,9 @@ class BaseSession:
         return self.start_job(Job(DOCTOR, "doctor", [("", {})], finish))
 
     def download(self, model_id: str, accept: bool = False) -> int:
-        """Download a model; `accept` says that the person has read its licence and accepts it.
+        """Download a model; `accept` says that the person has read its license and accepts it.
 
-        Raises: SessionError: unknown model, licence not accepted, or another model is being worked on.
+        Raises: SessionError: unknown model, license not accepted, or another model is being worked on.
         """
         return self._start_model_work(download_work(model_id, accept), "downloading")
 

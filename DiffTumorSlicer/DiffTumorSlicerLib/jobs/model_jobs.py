@@ -114,12 +114,12 @@ class ModelJobs:
 
 
 def download_work(model_id: str, accept: bool) -> Work:
-    """Download a model.  Raises: SessionError: unknown, or its licence is not accepted."""
+    """Download a model.  Raises: SessionError: unknown, or its license is not accepted."""
     row = _row(model_id)
     if not (accept or row["licence_accepted"] or row["installed"]):
         raise SessionError(
             _(
-                '"{title}" is under the licence {licence} ({url}). Read it and '
+                '"{title}" is under the license {licence} ({url}). Read it and '
                 "accept it, then the download starts."
             ).format(title=row["title"], licence=row["licence"], url=row["licence_url"])
         )

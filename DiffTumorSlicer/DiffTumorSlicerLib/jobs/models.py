@@ -33,7 +33,7 @@ def fitting_models(rows: list[Row], organ: str, size: str) -> list[Row]:
 
 
 def best_model(rows: list[Row], organ: str, size: str) -> str:
-    """Id of the model to offer: an installed published or own one, the demonstration, or the modelled."""
+    """Id of the model to offer: an installed published or own one, the demonstration, or the modeled."""
     installed = [row for row in fitting_models(rows, organ, size) if row["installed"]]
     chosen = sorted(installed, key=lambda row: bool(row["bundled"]))
     return str(chosen[0]["id"]) if chosen else MODELLED

@@ -109,7 +109,7 @@ SegmentationPack: Any = pack_of(
         "others": Annotated[str, Default("")],
     },
 )
-# Which slices are labelled stands with the labels; features are the model's own choice.
+# Which slices are labeled stands with the labels; features are the model's own choice.
 LearningPack: Any = pack_of(
     LearningParameters, without=("labelled", "slices", "blocks", "timesteps")
 )
@@ -229,6 +229,6 @@ def segmentation_request(parameters: ModuleParameters) -> dict[str, Any]:
 
 
 def learning_request(parameters: ModuleParameters) -> dict[str, Any]:
-    """The parameters as fields of `LearningParameters`, without the labelled slices."""
+    """The parameters as fields of `LearningParameters`, without the labeled slices."""
     pack: Any = parameters.learning
     return {name: pack.getValue(name) for name in pack.allParameters}

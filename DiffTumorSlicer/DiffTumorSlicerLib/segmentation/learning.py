@@ -43,7 +43,7 @@ def learn_request(
     """A request to learn from the painted slices of a case, and to segment its other slices.
 
     Args:
-        parameters: fields of `LearningParameters`, without the labelled slices.
+        parameters: fields of `LearningParameters`, without the labeled slices.
         labels_node: segmentation that was painted on the images (`painting`); never changed.
         model_folder: where the worker writes what it has learned.
 

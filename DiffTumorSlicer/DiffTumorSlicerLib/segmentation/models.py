@@ -52,7 +52,7 @@ def partners(rows: list[Row], model: str) -> list[Row]:
 
 
 def is_learned(model: str) -> bool:
-    """Whether a model was learned from labelled slices; it is applied in another way."""
+    """Whether a model was learned from labeled slices; it is applied in another way."""
     return _card(model).get("architecture", {}).get("name") == LEARNED
 
 

@@ -1,6 +1,6 @@
 """Labels that a person paints on a few slices: made, opened in the Segment Editor, and read back.  MRML only.
 
-A slice counts as labelled throughout if something is painted on it, or if the person has marked it as showing no
+A slice counts as labeled throughout if something is painted on it, or if the person has marked it as showing no
 tumor; the marks are kept with the labels, as positions: Slicer reverses an axis of a left-handed volume when it reads
 its file.
 """

@@ -94,7 +94,7 @@ def check_model(model: AnomalyModel) -> None:
     """Refuse a model that cannot say which of its labels is healthy.
 
     Raises:
-        AnomalyError: it failed; says how far it came and why.
+        AnomalyError: it names no healthy class.
     """
     if getattr(model, "healthy_index", None) is None:
         raise AnomalyError(

@@ -194,7 +194,7 @@ def _fit(
 ) -> np.ndarray | None:
     """The largest connected part of a shape that fits in the room, or None where too little of it does.
 
-    Args: shape, room, tumors, look_alikes: bool, one box; a gap of a voxel to other tumors is kept.
+    All arrays are bool and of one box; a gap of a voxel to other tumors is kept.
 
     Returns:
         bool mask of the tumor.

@@ -209,7 +209,7 @@ def _words(name: str) -> set[str]:
 
 
 def _check_ensemble(models: Sequence[SegmentationModel]) -> None:
-    """Raises: ModelError: models of one request that differ in what they see or say."""
+    """Refuse models of one request that differ in what they see or say (ModelError)."""
     first = models[0]
     for other in models[1:]:
         for what, ours, theirs in (

@@ -1,4 +1,4 @@
-"""The Models panel: downloads, imports, checks and removals, with progress, cancel and licence."""
+"""The Models panel: downloads, imports, checks and removals, with progress, cancel and license."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_nothing_there_and_unknown_models_are_sentences(session, bridge, tmp_pat
 
 
 def test_the_licence_is_asked_before_the_first_download(session, monkeypatch):
-    with pytest.raises(SessionError, match=r"is under the licence .*Read it and accept it"):
+    with pytest.raises(SessionError, match=r"is under the license .*Read it and accept it"):
         session.download(LIVER)
     asked = []
 

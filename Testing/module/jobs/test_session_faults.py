@@ -80,7 +80,7 @@ def test_roi_outside_too_wide_too_small(refused, scene, ct, parameters):
 
 def test_wrong_numbers(refused, ct, parameters):
     refused({"ellipsoid": {"center_ras": (30, 26, 22)}, "steps": 0}, ct, r"steps must be 1 to 200")
-    refused({"ellipsoid": {"center_ras": (30, 26, 22)}, "colour": 1}, ct, "does not know colour")
+    refused({"ellipsoid": {"center_ras": (30, 26, 22)}, "paint": 1}, ct, "does not know paint")
 
 
 def test_no_image_vector_label_map_single_slice(refused, scene, parameters):

@@ -54,7 +54,7 @@ def test_painted_slices_are_listed_and_a_slice_can_be_told_to_show_no_tumor(pain
     bench.look_at((30.0, 26.0, 27.0))
     bench.press(bench.ui.emptySliceButton)
     assert plain(bench.ui.paintedLabel) == "Painted: S 20.0 mm. No tumor: S 27.0 mm."
-    assert bench.ui.emptySliceButton.text == "This slice is not labelled after all"
+    assert bench.ui.emptySliceButton.text == "This slice is not labeled after all"
     bench.press(bench.ui.segmentButton)
     task, request, arrays, panel = bench.bridge.requests[1]
     assert (task, panel) == ("learn", "segmentation")

@@ -1,4 +1,4 @@
-"""The Models panel: the list, licences, download, import, verify, remove, and what computes."""
+"""The Models panel: the list, licenses, download, import, verify, remove, and what computes."""
 
 from __future__ import annotations
 

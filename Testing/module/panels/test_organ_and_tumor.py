@@ -73,12 +73,12 @@ def test_a_model_that_does_not_fit_any_more_is_replaced_and_that_is_said(bench):
     bench.choose(bench.ui.modelComboBox, "difftumor-liver-early")
     bench.choose(bench.ui.sizeComboBox, "large")
     assert bench.parameters.synthesis.model == "modelled"
-    assert "Modelled texture" in bench.message
+    assert "Modeled texture" in bench.message
 
 
 def test_settings_that_mean_nothing_to_a_model_cannot_be_changed(bench):
     assert not bench.ui.stepsSpinBox.enabled
-    assert not bench.ui.featherSpinBox.enabled  # the modelled tumor has a rim of its own
+    assert not bench.ui.featherSpinBox.enabled  # the modeled tumor has a rim of its own
     bench.choose(bench.ui.modelComboBox, "difftumor-liver-early")
     assert bench.ui.featherSpinBox.enabled
     assert not bench.ui.stepsSpinBox.enabled

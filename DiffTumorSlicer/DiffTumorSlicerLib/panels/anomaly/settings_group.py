@@ -105,7 +105,7 @@ class MapSettingsGroup:
         fill_combo(ui.planeComboBox, planes(), asked.plane)
         fill_combo(ui.rangeComboBox, ranges(self._model.of_brain), self._parameters.slice_range)
         fill_combo(ui.kindComboBox, kinds(), asked.map_kind)
-        fill_combo(ui.normalisationComboBox, normalisations(), asked.normalisation)
+        fill_combo(ui.normalisationComboBox, normalizations(), asked.normalisation)
         fill_combo(ui.weightingComboBox, weightings(), asked.guidance_weighting)
 
     # ------------------------------------------------------------------------------------ inside
@@ -186,8 +186,8 @@ def kinds() -> dict[str, str]:
     }
 
 
-def normalisations() -> dict[str, str]:
-    """Normalisations as the engine names them, in words."""
+def normalizations() -> dict[str, str]:
+    """Normalizations as the engine names them, in words."""
     return {
         "volume": _("The highest value of all slices"),
         "slice": _("The highest value of each slice"),

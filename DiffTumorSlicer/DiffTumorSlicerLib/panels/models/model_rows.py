@@ -79,7 +79,7 @@ def details_of(row: dict[str, Any]) -> str:
     if row["licence_url"]:
         licence = f'<a href="{escape(row["licence_url"])}">{licence}</a>'
     lines.append(
-        _("Licence: {licence}. {notice}").format(
+        _("License: {licence}. {notice}").format(
             licence=licence, notice=escape(row["licence_notice"] or "")
         )
     )

@@ -44,7 +44,7 @@ class ModelsPanel:
         ui = self.ui
         self.progress = Progress(ui.modelsProgressBar, ui.modelsProgressLabel, ui.modelsMessage)
         self.machine = MachineGroup(ui, around.session, around.requirements, self.progress.say)
-        headers = [_("Model"), _("State"), _("Size"), _("Organ"), _("Licence")]
+        headers = [_("Model"), _("State"), _("Size"), _("Organ"), _("License")]
         ui.modelsTree.setHeaderLabels(headers)
         ui.modelsTree.connect("itemSelectionChanged()", self._show_chosen)
         ui.taskComboBox.connect("currentIndexChanged(int)", lambda _row: self.read_models())
@@ -82,7 +82,7 @@ class ModelsPanel:
     # ---------------------------------------------------------------------------------- actions
 
     def download_or_cancel(self) -> None:
-        """Download the chosen model after its licence was accepted, or stop what is going on."""
+        """Download the chosen model after its license was accepted, or stop what is going on."""
         if self._running:
             self._session.cancel(self._session.states[MODELS].number)
             return
@@ -95,7 +95,7 @@ class ModelsPanel:
             return
         accepted = row["licence_accepted"] or self._accepts_licence(row)
         if not accepted:
-            self.progress.say(_("Nothing was downloaded: the licence was not accepted."))
+            self.progress.say(_("Nothing was downloaded: the license was not accepted."))
             return
         self.progress.attempt(lambda: self._session.download(row["id"], accept=True))
 
@@ -224,7 +224,7 @@ class ModelsPanel:
 
     def _accepts_licence(self, row: dict[str, Any]) -> bool:
         question = _(
-            "“{title}” is under the licence {licence}:\n{url}\n\n{notice}\n\n"
+            "“{title}” is under the license {licence}:\n{url}\n\n{notice}\n\n"
             "Do you accept it and download about {size}?"
         ).format(
             title=row["title"],
@@ -234,7 +234,7 @@ class ModelsPanel:
             size=texts.file_size(row["bytes"]),
         )
         return bool(
-            slicer.util.confirmYesNoDisplay(question, windowTitle=_("Licence of the model"))
+            slicer.util.confirmYesNoDisplay(question, windowTitle=_("License of the model"))
         )
 
     def _ask_to_choose(self) -> None:

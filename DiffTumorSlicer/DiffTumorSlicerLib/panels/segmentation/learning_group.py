@@ -325,7 +325,7 @@ class LearningGroup:
             except SceneError:
                 marked = False
         words = (
-            _("This slice is not labelled after all") if marked else _("This slice shows no tumor")
+            _("This slice is not labeled after all") if marked else _("This slice shows no tumor")
         )
         if button.text != words:
             button.text = words

@@ -88,7 +88,7 @@ class TumorGroup:
         steps, modelled = takes_steps(asked.model), is_modelled(asked.model)
         for name in ("stepsLabel", "stepsSpinBox"):
             getattr(self._ui, name).enabled = steps
-        # The modelled tumor brings its own rim and noise.
+        # The modeled tumor brings its own rim and noise.
         for name in ("feather", "blend", "grain"):
             getattr(self._ui, f"{name}Label").enabled = not modelled
         self._ui.featherSpinBox.enabled = not modelled and asked.blend == "feather"
@@ -108,7 +108,7 @@ class TumorGroup:
 
     def _titles(self, organ: str, size: str, keep: bool = True) -> dict[str, str]:
         """Words for each model that is offered; one that is chosen stays in the list in any case."""
-        titles = {MODELLED: _("Modelled texture (needs no model file)")}
+        titles = {MODELLED: _("Modeled texture (needs no model file)")}
         for row in fitting_models(self._rows, organ, size):
             missing = (
                 "" if row["installed"] else _("{title} (not installed)").format(title=row["title"])
