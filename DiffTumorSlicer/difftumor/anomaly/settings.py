@@ -10,7 +10,7 @@ from difftumor.parameters import (
     ANOMALY_RECOMMENDED,
     AnomalyParameters,
     MapKind,
-    Normalisation,
+    Normalization,
 )
 
 # Lesions of the abdomen are dark in CT, those of the brain may be either.
@@ -34,7 +34,7 @@ class AnomalySettings(AnomalyParameters):
         steps: int
         map_kind: MapKind
         smoothing_mm: float
-        normalisation: Normalisation
+        normalisation: Normalization
     gate_probability: float
     floor: float
     direction: str
@@ -64,7 +64,9 @@ def resolve_settings(
         parameters: the request.
         recommended: of the model's card.
         modality: "CT" or "MR".
-    Returns: the settings, and sentences for the user.
+
+    Returns:
+        the settings, and sentences for the user.
     """
     wishes = {
         **ANOMALY_RECOMMENDED,
