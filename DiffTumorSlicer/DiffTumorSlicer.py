@@ -250,7 +250,8 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
             **parameters: of `difftumor.parameters.SynthesisParameters`: model, organ, seed, steps, feather_mm, size,
                 count ...
 
-        Returns: the volume node with the tumor.
+        Returns:
+            the volume node with the tumor.
         """
         organ = self._organ(segmentationNode, segmentId)
         more = {"roi_node": roiNode, "into": into, "device": device, **organ}
@@ -274,7 +275,8 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
             **parameters: of `difftumor.parameters.AnomalyParameters`: model, noise_level, guidance_scale, steps,
                 plane, slices, map_kind ...
 
-        Returns: the volume node with the map, 0 to 1; its side-car (`DiffTumorSlicerLib.scene.results.sidecar_of`)
+        Returns:
+            the volume node with the map, 0 to 1; its side-car (`DiffTumorSlicerLib.scene.results.sidecar_of`)
             holds the probability of disease for each slice.
         """
         more = {"device": device, **self._organ(segmentationNode, segmentId)}
@@ -297,7 +299,8 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
             **parameters: of `difftumor.parameters.SegmentationParameters`: models (or one `model`), overlap,
                 min_diameter_mm ...
 
-        Returns: the segmentation node, with one segment for each lesion.
+        Returns:
+            the segmentation node, with one segment for each lesion.
         """
         if "model" in parameters:
             parameters["models"] = (parameters.pop("model"),)
@@ -324,7 +327,8 @@ class DiffTumorSlicerLogic(ScriptedLoadableModuleLogic):
             modelFolder: where to write what was learned; `segment` takes this folder as `model`.
             **parameters: of `difftumor.parameters.LearningParameters`: model, plane, keep, members ...
 
-        Returns: the segmentation node, with one segment for each label.
+        Returns:
+            the segmentation node, with one segment for each label.
         """
         organ = self._organ(segmentationNode, segmentId)
         more = {"labels_node": labelsNode, "model_folder": modelFolder, "device": device, **organ}

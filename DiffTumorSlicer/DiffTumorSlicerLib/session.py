@@ -112,8 +112,12 @@ class Session(BaseSession):
     def remove_last(self, node: Any) -> int:
         """Take the last tumor out of a result.
 
-        Returns: how many are left; with the last one the result leaves the scene.
-        Raises: SessionError: a job is working on the result. SceneError: there is nothing to remove.
+        Returns:
+            how many are left; with the last one the result leaves the scene.
+
+        Raises:
+            SessionError: a job is working on the result.
+            SceneError: there is nothing to remove.
         """
         if self.states[SYNTHESIS].running:
             raise SessionError(
@@ -124,8 +128,11 @@ class Session(BaseSession):
     def remove_map(self, node: Any) -> list[Any]:
         """Remove a heat map with all that belongs to it.
 
-        Returns: the maps that are left.
-        Raises: SessionError: a map is being made, perhaps into this one.
+        Returns:
+            the maps that are left.
+
+        Raises:
+            SessionError: a map is being made, perhaps into this one.
         """
         if self.states[ANOMALY].running:
             raise SessionError(

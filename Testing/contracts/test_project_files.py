@@ -16,7 +16,7 @@ PAGES = [
 ENGINE = ROOT / "DiffTumorSlicer"
 SOURCES = [
     p
-    for name in ("DiffTumorSlicer/difftumor", "training", "release")
+    for name in ("DiffTumorSlicer", "training", "release")
     for p in sorted((ROOT / name).rglob("*.py"))
 ]
 

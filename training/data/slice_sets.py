@@ -104,6 +104,7 @@ def read_slice_set(folder: Path) -> SliceSet:
 
     Args:
         folder: holds set.json; of a set with splits, the folder of one split.
+
     Raises:
         FileNotFoundError: there is no set; says how to make one.
         SliceSetError: it is damaged, empty or of another version.

@@ -181,6 +181,7 @@ def read_command_line(
         args: words after the program's name; default those of this process. A "--" before them is left out:
             `torchrun -m training.synthesis.autoencoder -- demo --run ...` needs one, as it would take --run for an
             option of its own.
+
     Raises:
         SystemExit: 2 on usage errors, 0 after --help.
     """

@@ -25,7 +25,7 @@ def save_map_files(
         threshold: of the mask.
         largest: whether the mask keeps its largest part only.
 
-    Returns, Raises: as `scene.volume_files.write_together`.
+    Returns and raises as `scene.volume_files.write_together`.
     """
     healthy = healthy_of(node)
     sidecar = sidecar_of(node)

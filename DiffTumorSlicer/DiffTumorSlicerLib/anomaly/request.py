@@ -71,7 +71,9 @@ def map_request(
         into: map that the result replaces.
         device: 'auto', 'cpu', 'cuda', 'mps'.
 
-    Raises: SceneError, SessionError: what is wrong, and the next step.
+    Raises:
+        SceneError: what is wrong, and the next step.
+        SessionError: likewise.
     """
     pack, case = _checked(parameters, images, segmentation_node, segment_id)
     target = live_map_of(scene, case.source) if live else into
@@ -206,7 +208,8 @@ def _pairs(
 ) -> list[AnomalyParameters]:
     """One pack for each pair of N and S; the largest N comes first, as its encoding serves all the others.
 
-    Raises: SessionError: nothing to try, too much of it, or a value out of range.
+    Raises:
+        SessionError: nothing to try, too much of it, or a value out of range.
     """
     count = len(noise_levels) * len(guidance_scales)
     if not count:

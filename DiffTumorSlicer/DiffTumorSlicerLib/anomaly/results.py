@@ -107,7 +107,8 @@ def add_map(
         into: map of the same scan whose values, curve and healthy version are replaced.
         live: whether it is the one that follows the sliders.
 
-    Returns: the map. The scene stays as it was if anything fails.
+    Returns:
+        the map. The scene stays as it was if anything fails.
     """
     shape = volume_array(source).shape
     settings = settings_text(heat.sidecar)

@@ -55,9 +55,13 @@ def segment_map(
 ) -> tuple[Any, int]:
     """Add what lies above a threshold to the segmentation of a map; the same threshold replaces its segment.
 
-    Args: as of `map_mask`.
-    Returns: the segmentation node and the number of voxels.
-    Raises: SceneError: nothing lies above the threshold.
+    Arguments as of `map_mask`.
+
+    Returns:
+        the segmentation node and the number of voxels.
+
+    Raises:
+        SceneError: nothing lies above the threshold.
     """
     mask = map_mask(map_node, threshold, largest=largest)
     if not mask.any():

@@ -32,7 +32,8 @@ def picture_of(
         opacity: 0 to 1.
         side: pixels of the longer side.
 
-    Returns: (rows, columns, 3).
+    Returns:
+        (rows, columns, 3).
     """
     grid = volume_grid(cell.source)
     heat = np.zeros(grid.shape, np.float32)

@@ -105,7 +105,8 @@ class BaseSession:
             pump: called in between, to let the event loop turn.
             timeout_s: after which the job is cancelled.
 
-        Returns: its last state.
+        Returns:
+            its last state.
         """
         panel = next((p for p, s in self.states.items() if s.number == number), None)
         started, cancelled = self.host.clock(), False
@@ -125,8 +126,11 @@ class BaseSession:
     def start(self, request: Request) -> int:
         """Start a request in place of an older one of its panel.
 
-        Returns: the number of the job; `states` of its panel tells of its end.
-        Raises: SessionError: too little memory or disk, or it cannot travel; nothing has been started then.
+        Returns:
+            the number of the job; `states` of its panel tells of its end.
+
+        Raises:
+            SessionError: too little memory or disk, or it cannot travel; nothing has been started then.
         """
         warm = bool(request.models) and self._warm.get(request.task) == request.models
         check_free(request, self.host, warm=warm)
@@ -139,8 +143,11 @@ class BaseSession:
             job: what is sent, and what becomes of the answers.
             models: that the worker loads for it and keeps.
 
-        Returns: its number.
-        Raises: SessionError: it cannot travel to the worker.
+        Returns:
+            its number.
+
+        Raises:
+            SessionError: it cannot travel to the worker.
         """
         self._number += 1
         self._jobs.start(job, self._number)
@@ -162,7 +169,8 @@ class BaseSession:
     def download(self, model_id: str, accept: bool = False) -> int:
         """Download a model; `accept` says that the person has read its license and accepts it.
 
-        Raises: SessionError: unknown model, license not accepted, or another model is being worked on.
+        Raises:
+            SessionError: unknown model, license not accepted, or another model is being worked on.
         """
         return self._start_model_work(download_work(model_id, accept), "downloading")
 
@@ -206,7 +214,8 @@ class BaseSession:
         Args:
             number: as the call that started it returned it; None: all that run.
 
-        Returns: False if there was nothing to stop.
+        Returns:
+            False if there was nothing to stop.
         """
         stopped = False
         for panel, state in list(self.states.items()):
@@ -218,7 +227,8 @@ class BaseSession:
     def set_host(self, host: Host) -> None:
         """Change the worker's Python or folders; the next job starts a new worker.
 
-        Raises: SessionError: a job is running.
+        Raises:
+            SessionError: a job is running.
         """
         if self.busy:
             raise SessionError(

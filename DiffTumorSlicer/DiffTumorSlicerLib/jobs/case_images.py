@@ -28,7 +28,8 @@ def find_sequence_nodes(scene: Any, near: Any | None) -> dict[str, Any]:
         scene: of the volumes.
         near: the scan that was chosen; volumes of its study come first, and it counts for itself.
 
-    Returns: sequence -> node; what was not found is left out.
+    Returns:
+        sequence -> node; what was not found is left out.
     """
     name = "vtkMRMLScalarVolumeNode"
     nodes = [scene.GetNthNodeByClass(n, name) for n in range(scene.GetNumberOfNodesByClass(name))]
@@ -57,7 +58,9 @@ def check_images(images: Mapping[str, Any], model: CaseModel) -> None:
         images: channel -> volume node or None.
         model: what is wanted.
 
-    Raises: SessionError, SceneError: what is missing or does not fit, and the next step.
+    Raises:
+        SessionError: what is missing or does not fit, and the next step.
+        SceneError: likewise.
     """
     missing = [TITLES.get(name, name) for name in model.channels if images.get(name) is None]
     if missing and not model.of_brain:

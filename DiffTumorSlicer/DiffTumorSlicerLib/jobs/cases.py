@@ -93,7 +93,9 @@ def read_case(
         segmentation_node: segmentation with the organ or the brain, optional.
         segment_id: of the organ; the only segment if None.
 
-    Raises: SceneError, SessionError: what is wrong, and the next step.
+    Raises:
+        SceneError: what is wrong, and the next step.
+        SessionError: likewise.
     """
     given = dict(images) if isinstance(images, Mapping) else {model.channels[0]: images}
     check_images(given, model)

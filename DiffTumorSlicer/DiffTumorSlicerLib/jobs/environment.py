@@ -70,7 +70,9 @@ def worker_python(chosen: str = "") -> str | None:
 
     Args:
         chosen: path that the user set; empty for Slicer's own.
-    Returns: a path; None for the interpreter that runs this.
+
+    Returns:
+        a path; None for the interpreter that runs this.
     """
     if chosen:
         return chosen
@@ -93,7 +95,8 @@ def prepare(chosen: str = "") -> None:
     Args:
         chosen: path of another Python; empty for Slicer's own.
 
-    Raises: NotReady: something is still missing, or the person declined.
+    Raises:
+        NotReady: something is still missing, or the person declined.
     """
     tried: set[str] = set()
     while (lack := find_lack(chosen)) is not None:
@@ -106,7 +109,8 @@ def prepare(chosen: str = "") -> None:
 def obtain(lack: Lack) -> None:
     """Do what `lack.action` says.
 
-    Raises: NotReady: the person declined, it failed, or Slicer has to be restarted first.
+    Raises:
+        NotReady: the person declined, it failed, or Slicer has to be restarted first.
     """
     actions = {
         "install_extension": _install_extension,
@@ -148,7 +152,8 @@ class WorkerPython:
     def ensure(self) -> None:
         """Make the worker able to run, asking before anything is installed.
 
-        Raises: NotReady: something stays missing; the message is a sentence with the next step.
+        Raises:
+            NotReady: something stays missing; the message is a sentence with the next step.
         """
         chosen = self._chosen()
         if chosen and self._known.get(chosen) == "":

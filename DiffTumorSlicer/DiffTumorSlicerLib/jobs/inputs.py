@@ -22,7 +22,8 @@ def watch(scene: Any, nodes: Iterable[Any], button: str) -> Callable[[], str]:
         nodes: volume nodes that the job was made from.
         button: what starts such a job, as it stands on the panel.
 
-    Returns: a function without arguments; "" while all is as it was, else a sentence with the next step.
+    Returns:
+        a function without arguments; "" while all is as it was, else a sentence with the next step.
     """
     watched = [(node, node.GetID(), node.GetName(), changed_since(node)) for node in nodes]
 
@@ -47,7 +48,8 @@ def watch(scene: Any, nodes: Iterable[Any], button: str) -> Callable[[], str]:
 def as_parameters(kind: type, values: Mapping[str, Any]) -> Any:
     """A parameter pack of plain values.
 
-    Raises: SessionError: a value is out of range, or not known.
+    Raises:
+        SessionError: a value is out of range, or not known.
     """
     try:
         return from_dict(kind, dict(values))

@@ -44,7 +44,8 @@ class ModelJobs:
             number: of the job.
             stage: what is shown meanwhile.
 
-        Raises: SessionError: something else is going on.
+        Raises:
+            SessionError: something else is going on.
         """
         if self.busy:
             raise SessionError(OCCUPIED)
@@ -57,7 +58,7 @@ class ModelJobs:
         self._thread.start()
 
     def check_free(self) -> None:
-        """Raises: SessionError: something is going on, here or in the worker."""
+        """Refuse while something is going on, here or in the worker (SessionError)."""
         if self._board.states[MODELS].running:
             raise SessionError(OCCUPIED)
 

@@ -26,7 +26,8 @@ def fitting_models(rows: list[Row], organ: str, size: str) -> list[Row]:
         organ: 'liver', 'pancreas' or 'kidney'.
         size: 'tiny', 'small', 'medium' or 'large'.
 
-    Returns: rows, installed ones first; a model that names no organs or sizes fits all.
+    Returns:
+        rows, installed ones first; a model that names no organs or sizes fits all.
     """
     fitting = [row for row in rows if row["task"] == "synthesis" and _fits(row, organ, size)]
     return sorted(fitting, key=lambda row: not row["installed"])
@@ -57,7 +58,8 @@ def check_model(model: str, task: str, purpose: str) -> None:
         task: what it has to be made for, as the registry names it.
         purpose: the same in words.
 
-    Raises: SessionError: unknown, not installed, damaged, or made for another task.
+    Raises:
+        SessionError: unknown, not installed, damaged, or made for another task.
     """
     row = next((row for row in models.list_models() if row["id"] == model), None)
     if row is None:

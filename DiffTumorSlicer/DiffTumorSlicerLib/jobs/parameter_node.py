@@ -60,7 +60,9 @@ def pack_of(
         defaults: where a panel starts from another value than the engine does.
         without: fields that a panel keeps in another way.
         more: name -> annotated type, of what a panel keeps in their place.
-    Returns: a new class; its names are the dataclass's.
+
+    Returns:
+        a new class; its names are the dataclass's.
     """
     hints = get_type_hints(dataclass)
     annotations = {
@@ -158,7 +160,9 @@ def open_parameters(node: vtkMRMLScriptedModuleNode) -> tuple[ModuleParameters, 
 
     Args:
         node: of the scene; given the defaults of what it lacks.
-    Returns: the wrapper, and a sentence for the person if the node's values could not be used.
+
+    Returns:
+        the wrapper, and a sentence for the person if the node's values could not be used.
     """
     wrap: Any = ModuleParameters  # the decorator gives it a constructor
     version = node.GetParameter("schema_version")
@@ -184,7 +188,8 @@ def open_parameters(node: vtkMRMLScriptedModuleNode) -> tuple[ModuleParameters, 
 def synthesis_request(parameters: ModuleParameters) -> dict[str, Any]:
     """The parameters as fields of `SynthesisParameters`, without a place.
 
-    Returns: a dictionary; with random placement a size (and a count if one was given), else neither.
+    Returns:
+        a dictionary; with random placement a size (and a count if one was given), else neither.
     """
     pack: Any = parameters.synthesis
     request = {name: pack.getValue(name) for name in pack.allParameters}
@@ -203,7 +208,8 @@ RECOMMENDED = (
 def anomaly_request(parameters: ModuleParameters) -> dict[str, Any]:
     """The parameters as fields of `AnomalyParameters`, without slices.
 
-    Returns: a dictionary; what the model recommends is None as long as no panel has filled it in.
+    Returns:
+        a dictionary; what the model recommends is None as long as no panel has filled it in.
     """
     pack: Any = parameters.anomaly
     request = {name: pack.getValue(name) for name in pack.allParameters}

@@ -73,7 +73,9 @@ def packages_of(python: str) -> tuple[tuple[int, ...], dict[str, str]] | None:
 
     Args:
         python: path of an interpreter, which is asked in a process of its own.
-    Returns: its version and {package: version}; None if it does not answer as a Python does.
+
+    Returns:
+        its version and {package: version}; None if it does not answer as a Python does.
     """
     done = run_python(python, _PROBE)
     try:

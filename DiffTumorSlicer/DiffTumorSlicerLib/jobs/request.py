@@ -125,7 +125,8 @@ def check_free(request: Request, host: Host, *, warm: bool) -> None:
         host: measures.
         warm: whether the worker holds the models already; they are part of what is in use then.
 
-    Raises: SessionError: too little of either, and what helps.
+    Raises:
+        SessionError: too little of either, and what helps.
     """
     needed = request.memory + (WARM_MEMORY if warm else request.networks)
     free = host.free_memory()

@@ -76,7 +76,8 @@ class PhantomMaker:
     def poll(self) -> tuple[Any, Any] | None:
         """Volume node and segmentation node, once they are made; None as long as they are not.
 
-        Raises: PhantomError: it failed; nothing was added to the scene.
+        Raises:
+            PhantomError: it failed; nothing was added to the scene.
         """
         if self._bridge is None:
             return None
@@ -111,7 +112,8 @@ def add_phantom(
         metadata: their `affine` and `starts`, as `phantom.task` returned them.
         name: of the volume.
 
-    Returns: the volume node and the segmentation node.
+    Returns:
+        the volume node and the segmentation node.
     """
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(np.ravel(metadata["affine"]))
@@ -138,7 +140,8 @@ def add_head(
         arrays: `image_<sequence>` and `brain`, (K, J, I).
         metadata: their `affine`, as `phantom.task` returned it.
 
-    Returns: the node of the FLAIR image and the segmentation node.
+    Returns:
+        the node of the FLAIR image and the segmentation node.
     """
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(np.ravel(metadata["affine"]))

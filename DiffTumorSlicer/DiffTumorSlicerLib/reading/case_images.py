@@ -45,7 +45,8 @@ class CaseLoader:
     def take(self, path: Path) -> CaseImage | None:
         """A wanted case, or None while it is still being read.
 
-        Raises: StudyError: it cannot be read; it is tried again when it is wanted the next time.
+        Raises:
+            StudyError: it cannot be read; it is tried again when it is wanted the next time.
         """
         with self._lock:
             seen = self._read.get(path)

@@ -57,7 +57,8 @@ def export_dicom(
         stem: the folder of its own begins with it.
         description: of the series.
 
-    Raises: ExportError: it could not be written.
+    Raises:
+        ExportError: it could not be written.
     """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     tags = _patient_tags(hierarchy, image)
@@ -98,7 +99,8 @@ def export_dicom(
 def _patient_tags(hierarchy: Any, node: Any) -> dict[str, str]:
     """Patient and study of a volume; Slicer's plug-ins take them from nowhere else.
 
-    Raises: ExportError: it belongs to none.
+    Raises:
+        ExportError: it belongs to none.
     """
     study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
     patient = hierarchy.GetItemParent(study) if study else 0

@@ -37,7 +37,8 @@ def has_nonlinear_parent(node: Any) -> bool:
 def to_world(node: Any) -> NDArray[np.float64]:
     """Affine (4, 4) from a node's own coordinates to RAS mm of the patient: all its parent transforms.
 
-    Raises: SceneError: a parent transform is not linear; says the remedy for this kind of node.
+    Raises:
+        SceneError: a parent transform is not linear; says the remedy for this kind of node.
     """
     if has_nonlinear_parent(node):
         raise SceneError(_refusal(node))

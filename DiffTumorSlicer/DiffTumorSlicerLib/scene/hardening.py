@@ -31,8 +31,12 @@ def harden_clone(scene: Any, node: Any) -> Any:
 
     Args:
         node: volume or segmentation node; never changed.
-    Returns: the copy, "<name> hardened", beside the original.
-    Raises: SceneError: nothing to copy, or a transform that tears the volume apart.
+
+    Returns:
+        the copy, "<name> hardened", beside the original.
+
+    Raises:
+        SceneError: nothing to copy, or a transform that tears the volume apart.
     """
     name = unique_name(scene, node.GetName() + " hardened{}")
     if node.IsA("vtkMRMLSegmentationNode"):

@@ -97,7 +97,8 @@ class ClickPlacement:
 def pointed_position(scene: Any) -> Point | None:
     """The crosshair's position while it is shown, else where the three slice views meet.
 
-    Returns: world RAS mm, or None if there is neither a crosshair nor three slice views.
+    Returns:
+        world RAS mm, or None if there is neither a crosshair nor three slice views.
     """
     crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     if crosshair is not None and crosshair.GetCrosshairMode() != crosshair.NoCrosshair:
@@ -108,7 +109,8 @@ def pointed_position(scene: Any) -> Point | None:
 def viewed_position(scene: Any) -> Point | None:
     """Where the three slice views meet, wherever the crosshair is.
 
-    Returns: world RAS mm, or None if there are no slice views.
+    Returns:
+        world RAS mm, or None if there are no slice views.
     """
     slices = [scene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in SLICE_NAMES]
     slices = [node for node in slices if node is not None]

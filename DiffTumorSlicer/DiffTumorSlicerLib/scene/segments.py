@@ -49,8 +49,11 @@ def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDA
         segment_id: of the segment.
         volume_node: the grid that is wanted.
 
-    Returns: bool (I, J, K); a voxel belongs to the organ if its center does (nearest voxel).
-    Raises: SceneError: no such segment, it cannot be made a labelmap, or a transform bends space.
+    Returns:
+        bool (I, J, K); a voxel belongs to the organ if its center does (nearest voxel).
+
+    Raises:
+        SceneError: no such segment, it cannot be made a labelmap, or a transform bends space.
     """
     name = segmentation_node.GetName()
     segment = segmentation_node.GetSegmentation().GetSegment(segment_id) if segment_id else None
@@ -101,7 +104,8 @@ def organ_mask(segmentation_node: Any, segment_id: str, volume_node: Any) -> NDA
 def only_segment(segmentation_node: Any | None) -> str:
     """Id of the segment where there is no choice; "" without a segmentation.
 
-    Raises: SceneError: there is no segment, or a choice.
+    Raises:
+        SceneError: there is no segment, or a choice.
     """
     if segmentation_node is None:
         return ""
@@ -158,8 +162,11 @@ def add_tumor_segment(
         organ: 'liver', 'pancreas' or 'kidney', for the terminology.
         name: of the segment.
 
-    Returns: the segmentation node and the id of the segment.
-    Raises: SceneError: Slicer did not take it.
+    Returns:
+        the segmentation node and the id of the segment.
+
+    Raises:
+        SceneError: Slicer did not take it.
     """
     if segmentation_node is None:
         segmentation_node = scene.AddNewNodeByClass(

@@ -29,7 +29,8 @@ def this_slice(scene: Any, grid: Grid, plane: Any) -> int:
         grid: of the scan, in the patient's space.
         plane: 'axial', 'coronal' or 'sagittal'.
 
-    Raises: SceneError: no slice view, or they show a place outside the scan.
+    Raises:
+        SceneError: no slice view, or they show a place outside the scan.
     """
     point = viewed_position(scene)
     if point is None:
@@ -54,8 +55,11 @@ def this_slice(scene: Any, grid: Grid, plane: Any) -> int:
 def visible_slices(scene: Any, grid: Grid, plane: Any) -> tuple[int, int]:
     """The slices that the views of the other planes show from edge to edge.
 
-    Returns: first and one past the last index.
-    Raises: SceneError: no such view, or they show a place outside the scan.
+    Returns:
+        first and one past the last index.
+
+    Raises:
+        SceneError: no such view, or they show a place outside the scan.
     """
     axis = slice_axis(grid, plane)
     low, high = -np.inf, np.inf

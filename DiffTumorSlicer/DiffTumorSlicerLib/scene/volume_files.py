@@ -52,8 +52,11 @@ def write_together(
         volumes: what stands between the stem of `path` and its suffix ("" for `path` itself) -> volume node.
         sidecar: goes into the .json.
 
-    Returns: the files, the side-car last.
-    Raises: ExportError: a suffix that is not known, or a file that could not be written.
+    Returns:
+        the files, the side-car last.
+
+    Raises:
+        ExportError: a suffix that is not known, or a file that could not be written.
     """
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
     if not suffix:

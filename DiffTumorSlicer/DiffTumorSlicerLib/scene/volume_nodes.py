@@ -19,7 +19,8 @@ from DiffTumorSlicerLib.translation import tr as _
 def volume_array(node: Any) -> NDArray[Any]:
     """The voxels of a volume node: a view (I, J, K), in its voxel type. Writing into it changes the node.
 
-    Raises: SceneError: no image in the node, or several values per voxel.
+    Raises:
+        SceneError: no image in the node, or several values per voxel.
     """
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
@@ -48,7 +49,8 @@ def array_of(image: Any) -> NDArray[Any]:
 def volume_grid(node: Any) -> Grid:
     """Where the voxels of a volume lie in the patient: IJK to RAS, then its parent transforms.
 
-    Raises: SceneError: a parent transform is not linear, or the geometry is no geometry.
+    Raises:
+        SceneError: a parent transform is not linear, or the geometry is no geometry.
     """
     array = volume_array(node)
     affine = to_world(node) @ own_affine(node)
@@ -71,7 +73,8 @@ def changed_since(node: Any) -> int:
 def set_patch(node: Any, box: Box, patch: NDArray[Any]) -> None:
     """Replace a box of voxels and tell everybody who shows the volume.
 
-    Raises: SceneError: box or voxel type do not fit the volume.
+    Raises:
+        SceneError: box or voxel type do not fit the volume.
     """
     array = volume_array(node)
     if array[box].shape != patch.shape or array.dtype != patch.dtype:
@@ -97,7 +100,9 @@ def add_volume_like(scene: Any, node: Any, name: str, array: NDArray[Any]) -> An
 
     Args:
         array: (I, J, K) of the shape of `node`; copied, whatever its order.
-    Returns: the new node, beside `node` in the subject hierarchy.
+
+    Returns:
+        the new node, beside `node` in the subject hierarchy.
     """
     source = node.GetImageData()
     image = vtk.vtkImageData()
@@ -113,7 +118,9 @@ def add_box_of(scene: Any, node: Any, name: str, box: Box, array: NDArray[Any]) 
     Args:
         box: slices into `node`.
         array: (I, J, K) of the box; copied.
-    Returns: the new node, beside `node` in the subject hierarchy.
+
+    Returns:
+        the new node, beside `node` in the subject hierarchy.
     """
     image = vtk.vtkImageData()
     image.SetDimensions(array.shape)

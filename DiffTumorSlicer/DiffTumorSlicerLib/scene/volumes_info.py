@@ -21,7 +21,8 @@ SHEARED_DEG = 0.1
 def volume_facts(node: Any) -> dict[str, str]:
     """Short texts for a table: modality, size, spacing, orientation, range, model.
 
-    Raises: SceneError: the volume has no single place in the patient; the message says the remedy.
+    Raises:
+        SceneError: the volume has no single place in the patient; the message says the remedy.
     """
     grid = volume_grid(node)
     low, high = node.GetImageData().GetScalarRange()

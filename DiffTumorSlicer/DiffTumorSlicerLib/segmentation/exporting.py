@@ -26,8 +26,11 @@ from DiffTumorSlicerLib.translation import tr as _
 def write_lesion_table(node: Any, path: Path) -> list[Path]:
     """Write the measurements of a result as CSV or JSON, by the suffix; a present file is replaced.
 
-    Returns: the file.
-    Raises: ExportError: it could not be written.
+    Returns:
+        the file.
+
+    Raises:
+        ExportError: it could not be written.
     """
     from difftumor.measuring.tables import LesionRow, write_table  # late, as it brings SciPy along
 
@@ -54,7 +57,7 @@ def write_segmentation_files(scene: Any, node: Any, path: Path) -> list[Path]:
         node: the segmentation.
         path: of the label map; the others get its name with the overlay's kind and ".json".
 
-    Returns, Raises: as `scene.volume_files.write_together`; the side-car names the labels.
+    Returns and raises as `scene.volume_files.write_together`; the side-car names the labels.
     """
     segmentation, scan = node.GetSegmentation(), input_of(node)
     ids = list(segmentation.GetSegmentIDs())
@@ -78,8 +81,11 @@ def write_dicom_segmentation(scene: Any, node: Any, folder: Path) -> Path:
         node: the segmentation; its scan was loaded from Slicer's DICOM database.
         folder: where to; a folder of its own is made in it.
 
-    Returns: the folder that was written.
-    Raises: ExportError: Slicer cannot do it here, or the scan is in no DICOM database.
+    Returns:
+        the folder that was written.
+
+    Raises:
+        ExportError: Slicer cannot do it here, or the scan is in no DICOM database.
     """
     scan = input_of(node)
     if scan is None or not can_write_segmentation(scan):

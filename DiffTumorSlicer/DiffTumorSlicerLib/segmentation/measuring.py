@@ -48,8 +48,11 @@ def measure_again(node: Any, organ: NDArray[np.bool_] | None) -> int:
         node: the result.
         organ: mask on the scan's grid, for the contrast.
 
-    Returns: how many segments were measured.
-    Raises: SceneError: a segment or the scan cannot be read.
+    Returns:
+        how many segments were measured.
+
+    Raises:
+        SceneError: a segment or the scan cannot be read.
     """
     scan = input_of(node)
     segmentation = node.GetSegmentation()

@@ -74,8 +74,11 @@ def save_learned(folder: Path, title: str) -> str:
         folder: model folder that the worker has written.
         title: for people; the id is made of it.
 
-    Returns: the id.
-    Raises: SessionError: no name, one that is taken, or the models folder cannot be written.
+    Returns:
+        the id.
+
+    Raises:
+        SessionError: no name, one that is taken, or the models folder cannot be written.
     """
     plain = "".join(c if c.isalnum() and c.isascii() else "-" for c in title.lower())
     model_id = "-".join(filter(None, plain.split("-")))[:80]

@@ -141,7 +141,8 @@ def read_painted(labels: Any, scan: Any, plane: Any) -> Painted:
         scan: volume node.
         plane: 'axial', 'coronal' or 'sagittal': the slices that were painted.
 
-    Raises: SceneError: painted on another grid, or a segment cannot be read.
+    Raises:
+        SceneError: painted on another grid, or a segment cannot be read.
     """
     grid = volume_grid(scan)
     found = np.zeros(grid.shape, np.uint8)
@@ -165,7 +166,8 @@ def read_painted(labels: Any, scan: Any, plane: Any) -> Painted:
 def check_grid(labels: Any, segment_id: str, scan: Any) -> None:
     """Refuse labels that lie between the voxels of a scan, since slices would be half painted.
 
-    Raises: SceneError: says so, and what to do.
+    Raises:
+        SceneError: says so, and what to do.
     """
     image = labels.GetSegmentation().GetSegment(segment_id).GetRepresentation(LABELMAP)
     if image is None or image.GetNumberOfPoints() == 0:
@@ -187,7 +189,7 @@ def check_grid(labels: Any, segment_id: str, scan: Any) -> None:
 
 
 def check_painted(painted: Painted) -> None:
-    """Raises: SceneError: nothing is painted."""
+    """Refuse labels of which nothing is painted (SceneError)."""
     if not painted.slices:
         raise SceneError(
             _(

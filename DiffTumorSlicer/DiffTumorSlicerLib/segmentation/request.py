@@ -43,7 +43,9 @@ def segment_request(
         probability: whether the probability is kept as a volume.
         device: 'auto', 'cpu', 'cuda', 'mps'.
 
-    Raises: SceneError, SessionError: what is wrong, and the next step.
+    Raises:
+        SceneError: what is wrong, and the next step.
+        SessionError: likewise.
     """
     plain = dict(parameters)
     plane = plain.pop("plane", "axial")

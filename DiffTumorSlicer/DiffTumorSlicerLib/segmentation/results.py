@@ -152,8 +152,9 @@ def add_segmented(scene: Any, source: Any, made: Segmented) -> Any:
         source: the image that it is laid over; gives geometry, parent transform and place.
         made: what was computed.
 
-    Returns: the segmentation. The scene stays as it was if anything fails. An earlier draft from the same labels goes,
-        unless somebody has worked on it.
+    Returns:
+        the segmentation. The scene stays as it was if anything fails. An earlier draft from the same labels
+        goes, unless somebody has worked on it.
     """
     earlier = [] if made.labels is None else _replaced(scene, source, made.labels)
     pattern = NAME.replace("{model}", _plain(made.model))

@@ -40,8 +40,12 @@ def ellipsoid_axes(linear: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
 
     Args:
         linear: (3, 3), not singular; columns at right angles are kept as axes, in their order.
-    Returns: rotation (3, 3), right-handed, with the axes as columns; radii (3,).
-    Raises: SceneError: the matrix squeezes the ball flat.
+
+    Returns:
+        rotation (3, 3), right-handed, with the axes as columns; radii (3,).
+
+    Raises:
+        SceneError: the matrix squeezes the ball flat.
     """
     radii = np.linalg.norm(linear, axis=0)
     if not (np.isfinite(linear).all() and radii.min() > 0 and abs(np.linalg.det(linear)) > 1e-9):
@@ -65,8 +69,9 @@ def ellipsoid_axes(linear: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
 def ellipsoid_of(roi_node: Any) -> Ellipsoid:
     """The ellipsoid inscribed in a ROI, in the patient's RAS mm, under any linear transform.
 
-    Raises: SceneError: the ROI has no place yet, is flat, too small or too large, or lies under a
-        transform that bends space.
+    Raises:
+        SceneError: the ROI has no place yet, is flat, too small or too large, or lies under a transform that
+            bends space.
     """
     if roi_node.GetNumberOfControlPoints() == 0:
         raise SceneError(
@@ -86,7 +91,8 @@ def ellipsoid_of(roi_node: Any) -> Ellipsoid:
 def set_roi(roi_node: Any, ellipsoid: Ellipsoid) -> None:
     """Give a ROI the place, size and turn of an ellipsoid in the patient; its transform stays.
 
-    Raises: SceneError: the ROI lies under a transform that bends space.
+    Raises:
+        SceneError: the ROI lies under a transform that bends space.
     """
     to_node = np.linalg.inv(to_world(roi_node))
     linear = rotation_matrix(ellipsoid.rotation_deg) * np.asarray(ellipsoid.radii_mm)
@@ -104,7 +110,8 @@ def set_roi(roi_node: Any, ellipsoid: Ellipsoid) -> None:
 def suggested_radius_mm(volume_node: Any | None) -> float:
     """A radius for a new ellipsoid: 10 mm, more where the voxels are coarse.
 
-    Raises: SceneError: the volume has no place in the patient.
+    Raises:
+        SceneError: the volume has no place in the patient.
     """
     if volume_node is None:
         return DEFAULT_RADIUS_MM
@@ -172,7 +179,8 @@ class EllipsoidHandles:
             ras: center in the patient's RAS mm.
             radius_mm: of a ball along R, A, S, or three radii; None moves the present ellipsoid only.
 
-        Raises: SceneError: the ROI lies under a transform that bends space.
+        Raises:
+            SceneError: the ROI lies under a transform that bends space.
         """
         center = tuple(float(v) for v in ras)
         present = None
@@ -187,7 +195,8 @@ class EllipsoidHandles:
     def set(self, ellipsoid: Ellipsoid) -> None:
         """Give the handles this place, size and turn; the first call adds the ROI to the scene.
 
-        Raises: SceneError: the ROI lies under a transform that bends space.
+        Raises:
+            SceneError: the ROI lies under a transform that bends space.
         """
         if self._roi is None:
             roi = self._scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Tumor ellipsoid")
@@ -201,7 +210,8 @@ class EllipsoidHandles:
     def parameters(self) -> Ellipsoid:
         """The ellipsoid in the patient's RAS mm.
 
-        Raises: SceneError: nothing is placed, or as in `ellipsoid_of`.
+        Raises:
+            SceneError: nothing is placed, or as in `ellipsoid_of`.
         """
         if self._roi is None:
             raise SceneError(

@@ -47,7 +47,7 @@ def save_files(scene: Any, node: Any, path: Path) -> list[Path]:
         node: the result volume.
         path: of the image; the others get its name with "-mask" and ".json".
 
-    Returns, Raises: as `scene.volume_files.write_together`.
+    Returns and raises as `scene.volume_files.write_together`.
     """
     with mask_beside(scene, node, _tumor_mask(node)) as mask:
         return write_together(scene, path, {"": node, "-mask": mask}, sidecar_of(node))
@@ -68,8 +68,11 @@ def save_dicom(scene: Any, node: Any, folder: Path, *, segmentation: bool = Fals
         segmentation: needs `can_segment`, and puts the series into Slicer's DICOM database, since Slicer
             writes segmentations of what is there only.
 
-    Returns: the folders that were written.
-    Raises: ExportError: Slicer has no DICOM export here, or refused.
+    Returns:
+        the folders that were written.
+
+    Raises:
+        ExportError: Slicer has no DICOM export here, or refused.
     """
     if not has_plugin("DICOMScalarVolumePlugin"):
         raise ExportError(

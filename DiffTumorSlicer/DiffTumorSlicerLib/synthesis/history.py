@@ -76,7 +76,8 @@ def remember(
 def undo(node: Any, entry: dict[str, Any]) -> None:
     """Put the voxels back that were there before the newest tumor.
 
-    Raises: SceneError: the volume is not what it was, or the record is damaged.
+    Raises:
+        SceneError: the volume is not what it was, or the record is damaged.
     """
     array = _as_recorded(node, entry)
     i, j, k = (slice(*edges) for edges in entry["box"])

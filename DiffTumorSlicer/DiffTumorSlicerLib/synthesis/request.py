@@ -62,7 +62,9 @@ def tumor_request(
         seeds: of variants to choose from, whose results appear together at the end; none for one result.
         device: 'auto', 'cpu', 'cuda', 'mps'.
 
-    Raises: SceneError, SessionError: what is wrong, and the next step.
+    Raises:
+        SceneError: what is wrong, and the next step.
+        SessionError: likewise.
     """
     source = _source(volume_node, into)
     grid = volume_grid(source)
@@ -115,7 +117,8 @@ def variant_seeds(
 ) -> Sequence[int]:
     """Seeds of variants: as they are given, or so many, counted from the seed of the parameters.
 
-    Raises: SessionError: none.
+    Raises:
+        SessionError: none.
     """
     if isinstance(seeds, int):
         pack = parameters if isinstance(parameters, Mapping) else vars(parameters)

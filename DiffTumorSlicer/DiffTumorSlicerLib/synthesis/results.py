@@ -102,8 +102,11 @@ def add_tumor(
 
     The scene stays as it was if anything fails.
 
-    Returns: the result volume.
-    Raises: SceneError: the tumor does not fit the volume any more.
+    Returns:
+        the result volume.
+
+    Raises:
+        SceneError: the tumor does not fit the volume any more.
     """
     result = into
     added: list[Any] = []
@@ -144,8 +147,11 @@ def add_tumor(
 def remove_last(scene: Any, node: Any) -> int:
     """Take the last tumor out of a result.
 
-    Returns: how many are left; with the last one the result and its segmentation leave the scene.
-    Raises: SceneError: no tumor of this module in it, or its voxels are not those of the result any more.
+    Returns:
+        how many are left; with the last one the result and its segmentation leave the scene.
+
+    Raises:
+        SceneError: no tumor of this module in it, or its voxels are not those of the result any more.
     """
     history = read_history(node)
     if not history:
@@ -202,8 +208,11 @@ def remove_result(scene: Any, node: Any) -> None:
 def keep_variant(scene: Any, node: Any) -> int:
     """Keep one of several variants and remove the others.
 
-    Returns: how many were removed.
-    Raises: SceneError: the volume is not one of several variants.
+    Returns:
+        how many were removed.
+
+    Raises:
+        SceneError: the volume is not one of several variants.
     """
     group = node.GetAttribute(VARIANTS)
     if not group:

@@ -1,5 +1,7 @@
-"""The task `anomaly`: the images of a model and, optionally, an organ in; of a box `map`, `scaled`, `mask` and
-`healthy_<name>` out, as `AnomalyResult` describes them. Finished slices are told on the way.
+"""The task `anomaly` as a record.
+
+In: the images of a model and, optionally, an organ. Out: of a box `map`, `scaled`, `mask` and `healthy_<name>`, as
+`AnomalyResult` describes them. Finished slices are told on the way.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ def write_volume(
         path: where to; the suffix decides the format.
         overwrite: replace an existing file (never the one that the volume was read from).
         metadata: facts about the volume, stored in the file as JSON; "description" also as the NIfTI description.
+
     Raises:
         FileExistsError: if the file is there and `overwrite` is not set.
         FileNotFoundError: if the folder is missing.

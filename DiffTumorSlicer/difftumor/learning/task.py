@@ -1,5 +1,7 @@
-"""The tasks `learn` and `apply_learned`: the images of a diffusion model, labels to learn from and, optionally, an
-organ in; of a box `segmentation` and `uncertainty` out, as `LearnedResult` describes them.
+"""The tasks `learn` and `apply_learned` as records.
+
+In: the images of a diffusion model, labels to learn from and, optionally, an organ. Out: of a box `segmentation` and
+`uncertainty`, as `LearnedResult` describes them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""The task `segmentation`: one CT and, optionally, an organ in; of a box `labels`, `numbers`, `probability` and, of
-several models, `agreement` out, as `SegmentationResult` describes them.
+"""The task `segmentation` as a record.
+
+In: one CT and, optionally, an organ. Out: of a box `labels`, `numbers`, `probability` and, of several models,
+`agreement`, as `SegmentationResult` describes them.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class SweepGroup:
     def wanted(self) -> tuple[list[int], list[float]]:
         """The N and S that are to be tried.
 
-        Raises: SessionError: what was written cannot be read.
+        Raises:
+            SessionError: what was written cannot be read.
         """
         levels = _numbers(self._ui.sweepNoiseEdit.text, "N")
         if any(level != int(level) for level in levels):

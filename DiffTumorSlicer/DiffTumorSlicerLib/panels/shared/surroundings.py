@@ -48,7 +48,8 @@ class Surroundings:
         Args:
             name: of the file, without .ui.
 
-        Returns: the panel's widget, and an object with the widgets in it by name.
+        Returns:
+            the panel's widget, and an object with the widgets in it by name.
         """
         widget = slicer.util.loadUI(str(self.ui_folder / f"{name}.ui"))
         self.section.layout().addWidget(widget)

@@ -157,7 +157,8 @@ class SynthesisPanel:
     def asked(self) -> SynthesisParameters:
         """The request as the engine takes it.
 
-        Raises: SessionError: something is missing or out of range; says what to do.
+        Raises:
+            SessionError: something is missing or out of range; says what to do.
         """
         missing = self.next_step()
         if missing:
