@@ -154,7 +154,7 @@ class Bridge:
         *,
         panel: str | None = None,
     ) -> int:
-        """Ask for a computation. Returns at once; how it ends comes from `poll`.
+        """Ask for a computation; returns its number at once. How it ends comes from `poll`.
 
         Args:
             task: name of a task of the worker.
@@ -162,13 +162,9 @@ class Bridge:
             arrays: its input, by name; written to disk before this returns, so they may change then.
             panel: who asks. A newer request of one panel supersedes its older ones.
 
-        Returns:
-            the number of the request.
-
         Raises:
-            ProtocolError: if parameters or arrays cannot travel.
-            WorkerError: if the bridge is closed. (A full disk and a worker that does not start are `error`
-                events.)
+            ProtocolError: if parameters or arrays cannot travel. (A full disk is an `error` event.)
+            WorkerError: if the bridge is closed.
         """
         if self._closed:
             raise WorkerError("The bridge to the worker is closed. Make a new one.")
@@ -194,9 +190,6 @@ class Bridge:
     def cancel(self, number: int) -> bool:
         """Stop a request; a `cancelled` event follows once it has stopped.
 
-        Args:
-            number: as `request` returned it.
-
         Returns:
             False if it has ended already, or never was; then nothing follows.
         """
@@ -211,13 +204,10 @@ class Bridge:
         return False
 
     def take(self, number: int) -> dict[str, npt.NDArray[Any]]:
-        """Load the arrays of a result and remove their files.
+        """Load the arrays of a result, by name, and remove their files.
 
         Args:
             number: of a request whose `result` (or `cancelled` with `partial`) event has come.
-
-        Returns:
-            the arrays that the task wrote, by name.
 
         Raises:
             WorkerError: if there is no such result, if it was taken before, or cannot be read.

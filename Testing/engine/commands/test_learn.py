@@ -248,7 +248,7 @@ def test_requests_that_are_refused(said, words, changes, files, tmp_path, capsys
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--labelled", "three"), "labeled must be whole numbers of 0 or more; got 'three'"),
+        (("--labelled", "three"), "labelled must be whole numbers of 0 or more; got 'three'"),
         (("--members", "0"), "members must be 1 to 32"),
         (("--slices", "5:3"), "slices"),
     ],
