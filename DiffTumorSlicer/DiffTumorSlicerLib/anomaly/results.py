@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from difftumor.anomaly.layout import slice_axis
 from difftumor.ellipsoids import Box
-from DiffTumorSlicerLib.anomaly.confidence import add_curve, remove_curve
+from DiffTumorSlicerLib.anomaly.probability import add_curve, remove_curve
 from DiffTumorSlicerLib.scene.results import (
     GENERATED,
     INPUT_ROLE,

@@ -9,6 +9,7 @@ import qt
 import slicer
 import vtk
 
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.anomaly.panel import AnomalyPanel
 from DiffTumorSlicerLib.panels.models.panel import ModelsPanel
 from DiffTumorSlicerLib.panels.reading.panel import ReaderStudyPanel
@@ -17,6 +18,7 @@ from DiffTumorSlicerLib.panels.shared.surroundings import Requirements, Surround
 from DiffTumorSlicerLib.panels.shared.widgets import quietly
 from DiffTumorSlicerLib.panels.synthesis.panel import SynthesisPanel
 from DiffTumorSlicerLib.panels.volumes.panel import VolumesPanel
+from DiffTumorSlicerLib.session import Session
 
 TICK_MS = 30
 
@@ -30,7 +32,7 @@ class Panels:
     def __init__(
         self,
         widget: Any,
-        session: Any,
+        session: Session,
         *,
         scene: Any,
         ui_folder: Path,
@@ -82,16 +84,17 @@ class Panels:
         self._timer.connect("timeout()", self.tick)
         self._timer.start()
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node (`jobs.parameter_node.ModuleParameters`), or none."""
+        wrapper: Any = parameters  # the decorator gives the class more than it says
         self._disconnect()
         self._parameters = parameters
         if parameters is not None:
-            node = parameters.parameterNode
+            node = wrapper.parameterNode
             tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
             self._tags = (node, tag)
             for panel in (self.volumes, self.anomaly, self.synthesis, self.segmentation):
-                self._guis.append(parameters.connectGui(panel.ui))
+                self._guis.append(wrapper.connectGui(panel.ui))
         self.volumes.set_parameter_node(parameters)
         self.anomaly.set_parameter_node(parameters)
         self.synthesis.set_parameter_node(parameters)

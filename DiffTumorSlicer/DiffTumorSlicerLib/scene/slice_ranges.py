@@ -18,6 +18,7 @@ from DiffTumorSlicerLib.scene.geometry import SceneError, to_array
 from DiffTumorSlicerLib.scene.placing import Point, viewed_position
 from DiffTumorSlicerLib.translation import tr as _
 
+AXES = "RAS"  # letters of the patient's axes
 OBLIQUE_DEG = 1.0
 
 

@@ -32,7 +32,7 @@ from Testing.module.scene.scenes import (
 from difftumor.weights import models  # isort: skip
 from DiffTumorSlicerLib.anomaly import results as anomaly_results  # isort: skip
 from DiffTumorSlicerLib.anomaly import segments as anomaly_segments  # isort: skip
-from DiffTumorSlicerLib.anomaly import confidence  # isort: skip
+from DiffTumorSlicerLib.anomaly import probability  # isort: skip
 from DiffTumorSlicerLib.scene import heat_display  # isort: skip
 from DiffTumorSlicerLib.anomaly.exporting import save_map_files  # isort: skip
 from DiffTumorSlicerLib.jobs.case_images import find_sequence_nodes  # isort: skip
@@ -428,10 +428,10 @@ def test_the_automatic_threshold_lies_between_the_two_kinds_of_values(scene, ses
     assert anomaly_segments.automatic_threshold(node) is None
 
 
-def test_the_curve_holds_the_confidence_of_each_slice(scene, session, bridge, home):
+def test_the_curve_holds_the_probability_of_each_slice(scene, session, bridge, home):
     ct, organs, segment_id = case(scene)
     node = make(session, bridge, ct, organs, segment_id, plane="coronal")
-    chart = confidence.chart_of(node)
+    chart = probability.chart_of(node)
     slices = anomaly_results.slices_of(node)
     series = chart.GetNthPlotSeriesNode(0)
     table = series.GetTableNode().GetTable()
@@ -439,10 +439,10 @@ def test_the_curve_holds_the_confidence_of_each_slice(scene, session, bridge, ho
     assert "mm A" in chart.GetXAxisTitle()
     for row, one in enumerate(slices):
         assert table.GetValueByName(row, series.GetYColumnName()).ToDouble() == one["probability"]
-        place = confidence.position_of_point(node, series.GetID(), row)
+        place = probability.position_of_point(node, series.GetID(), row)
         assert place == pytest.approx(one["position_mm"])
-    assert confidence.position_of_point(node, "another series", 0) is None
-    confidence.mark_position(node, slices[3]["position_mm"])
+    assert probability.position_of_point(node, "another series", 0) is None
+    probability.mark_position(node, slices[3]["position_mm"])
     here = chart.GetNthPlotSeriesNode(2).GetTableNode().GetTable()
     assert here.GetValueByName(0, "Position").ToDouble() == slices[3]["position_mm"]
 
@@ -479,7 +479,7 @@ def test_a_map_is_found_again_when_a_scene_is_opened(scene, session, bridge, hom
     assert input_of(found).GetName() == "CT"
     assert len(anomaly_results.healthy_of(found)) == 1
     assert segmentation_of(found).GetSegmentation().GetNumberOfSegments() == 1
-    series = confidence.chart_of(found).GetNthPlotSeriesNode(0)
+    series = probability.chart_of(found).GetNthPlotSeriesNode(0)
     assert series.GetTableNode().GetTable().GetNumberOfRows() == 17
     display = found.GetDisplayNode()
     assert display.GetLowerThreshold() == pytest.approx(0.4)

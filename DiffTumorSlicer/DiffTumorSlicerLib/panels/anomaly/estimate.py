@@ -7,6 +7,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from DiffTumorSlicerLib.jobs.case_models import CaseModel
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.scene.segments import organ_mask
@@ -46,7 +47,9 @@ class MapEstimate:
         # The first job also loads the model; later ones tell the speed better.
         self._seconds[key] = min(pace, self._seconds.get(key, pace))
 
-    def seconds_per_slice(self, parameters: Any, model: CaseModel, device: str) -> float | None:
+    def seconds_per_slice(
+        self, parameters: ModuleParameters, model: CaseModel, device: str
+    ) -> float | None:
         """What one slice takes with the chosen N and steps; None while nothing tells it."""
         asked = parameters.anomaly
         passes = model.passes(asked.noise_level, asked.steps)
@@ -58,12 +61,12 @@ class MapEstimate:
             return None
         return expected * passes / model.passes(None, None)
 
-    def is_live(self, parameters: Any, model: CaseModel, device: str) -> bool:
+    def is_live(self, parameters: ModuleParameters, model: CaseModel, device: str) -> bool:
         """Whether a slice is fast enough to follow the sliders."""
         seconds = self.seconds_per_slice(parameters, model, device)
         return seconds is not None and seconds < LIVE_S
 
-    def words(self, parameters: Any, inputs: Any, device: str) -> str:
+    def words(self, parameters: ModuleParameters, inputs: Any, device: str) -> str:
         """How many slices, and how long they take; "" if that cannot be told."""
         try:
             count = self._count(parameters, inputs)
@@ -79,7 +82,7 @@ class MapEstimate:
             slices=slices, time=texts.duration(max(1.0, seconds * count))
         )
 
-    def _count(self, parameters: Any, inputs: Any) -> int:
+    def _count(self, parameters: ModuleParameters, inputs: Any) -> int:
         if parameters.slice_range == "slice":
             return 1
         grid, plane = volume_grid(inputs.scan), parameters.anomaly.plane
@@ -89,7 +92,9 @@ class MapEstimate:
             first, end = max(first, low), min(end, high)
         return max(end - first, 0)
 
-    def _organ_span(self, parameters: Any, inputs: Any, grid: Any, plane: str) -> tuple[int, int]:
+    def _organ_span(
+        self, parameters: ModuleParameters, inputs: Any, grid: Any, plane: str
+    ) -> tuple[int, int]:
         """First and one past the last slice of the organ; looked up again only when something changed."""
         area, segment_id, scan = parameters.area, parameters.area_segment_id, inputs.scan
         if area is None or not segment_id:

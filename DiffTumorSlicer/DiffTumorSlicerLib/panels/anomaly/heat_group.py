@@ -8,7 +8,6 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from DiffTumorSlicerLib.anomaly.confidence import AXES
 from DiffTumorSlicerLib.anomaly.exporting import map_file_stem, save_map_files
 from DiffTumorSlicerLib.anomaly.results import (
     axis_of,
@@ -18,7 +17,8 @@ from DiffTumorSlicerLib.anomaly.results import (
     slices_of,
 )
 from DiffTumorSlicerLib.anomaly.segments import automatic_threshold, segment_map
-from DiffTumorSlicerLib.panels.anomaly.curve_group import CurveGroup
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
+from DiffTumorSlicerLib.panels.anomaly.probability_group import ProbabilityGroup
 from DiffTumorSlicerLib.panels.shared.saving import save_as
 from DiffTumorSlicerLib.panels.shared.widgets import (
     chosen_of,
@@ -40,8 +40,9 @@ from DiffTumorSlicerLib.scene.heat_display import (
 )
 from DiffTumorSlicerLib.scene.placing import show_position, viewed_position
 from DiffTumorSlicerLib.scene.results import MAP, input_of, sidecar_of
-from DiffTumorSlicerLib.scene.slice_ranges import brightest, normal_axis, slice_at
+from DiffTumorSlicerLib.scene.slice_ranges import AXES, brightest, normal_axis, slice_at
 from DiffTumorSlicerLib.scene.volume_nodes import volume_array, volume_grid
+from DiffTumorSlicerLib.session import Session
 
 FIELD_MM, WIDTH_MM = 220.0, 130.0  # a head or half an abdomen
 ORIENTATIONS = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
@@ -50,7 +51,7 @@ ORIENTATIONS = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
 class HeatGroup:
     """The group "Heat map" of the Anomaly panel; hidden as long as there is none."""
 
-    def __init__(self, ui: Any, scene: Any, session: Any, say: Callable[[str], None]) -> None:
+    def __init__(self, ui: Any, scene: Any, session: Session, say: Callable[[str], None]) -> None:
         """Connect the group.
 
         Args:
@@ -69,7 +70,9 @@ class HeatGroup:
         self.busy = False  # a map is being made
         self._healthy_views = SideBySide(scene, "DiffTumorHealthy", {3: 5713})
         self._map_views = SideBySide(scene, "DiffTumorMaps", {2: 5722})
-        self.curve = CurveGroup(ui, scene, lambda: self.map, say, self._leave_comparisons)
+        self.probability = ProbabilityGroup(
+            ui, scene, lambda: self.map, say, self._leave_comparisons
+        )
         for selector in (ui.mapSelector, ui.otherSelector):
             selector.addAttribute("vtkMRMLScalarVolumeNode", MAP, "1")
         keep_narrow(ui.mapSelector, ui.otherSelector)
@@ -101,7 +104,7 @@ class HeatGroup:
         node = self._parameters.other_map if self._parameters is not None else None
         return node if is_map(node) and node is not self.map else None
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self.leave()
         self._parameters = parameters
@@ -111,7 +114,7 @@ class HeatGroup:
     def leave(self) -> None:
         """Give the views back, as when another module is opened."""
         self._leave_comparisons()
-        self.curve.leave()
+        self.probability.leave()
 
     def tick(self) -> None:
         """Follow the views; called by the module's timer."""
@@ -122,7 +125,7 @@ class HeatGroup:
             views.settle()
             if button.checked and not views.shown:
                 button.checked = False
-        self.curve.tick()
+        self.probability.tick()
 
     # ---------------------------------------------------------------------------------- actions
 
@@ -221,7 +224,7 @@ class HeatGroup:
         with quietly(self._ui.showMapCheckBox, self._ui.legendCheckBox):
             self._ui.showMapCheckBox.checked = is_shown(self._scene, node)
             self._ui.legendCheckBox.checked = has_legend(node)
-        self.curve.refresh()
+        self.probability.refresh()
 
     # ----------------------------------------------------------------------------------- inside
 

@@ -14,6 +14,7 @@ from difftumor.parameters import AnomalyParameters
 from difftumor.weights import models
 from DiffTumorSlicerLib.jobs.case_images import bent, chosen_sequences, find_sequence_nodes
 from DiffTumorSlicerLib.jobs.case_models import CaseModel, anomaly_rows, model_facts
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared.field_widgets import tip_of
 from DiffTumorSlicerLib.panels.shared.organ_finder import OrganFinder
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, keep_narrow, quietly
@@ -127,7 +128,7 @@ class MapInputGroup:
         images = list(self.images.values())
         return images[-1] if images and all(images) else None
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self._looked = ()

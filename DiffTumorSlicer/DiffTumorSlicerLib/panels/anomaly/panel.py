@@ -10,8 +10,8 @@ from slicer.i18n import tr as _
 from difftumor.anomaly.layout import slice_axis
 from DiffTumorSlicerLib.anomaly.request import Cell, show_cell
 from DiffTumorSlicerLib.anomaly.results import maps_of
-from DiffTumorSlicerLib.jobs.parameter_node import anomaly_request
-from DiffTumorSlicerLib.jobs.states import ANOMALY
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters, anomaly_request
+from DiffTumorSlicerLib.jobs.states import ANOMALY, JobState
 from DiffTumorSlicerLib.panels.anomaly.estimate import MapEstimate
 from DiffTumorSlicerLib.panels.anomaly.heat_group import HeatGroup
 from DiffTumorSlicerLib.panels.anomaly.input_group import MapInputGroup
@@ -81,7 +81,7 @@ class AnomalyPanel:
 
     # ------------------------------------------------------------------------------------ state
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         if parameters is None:
             self.progress.forget()
@@ -161,7 +161,7 @@ class AnomalyPanel:
         if self._running:
             self._session.cancel(self._session.states[ANOMALY].number)
 
-    def follow(self, state: Any) -> None:
+    def follow(self, state: JobState) -> None:
         """Show how the job is getting on, and its result; called by the session."""
         if state.panel != ANOMALY:
             return
@@ -179,7 +179,7 @@ class AnomalyPanel:
         self._take(state)
         self.refresh()
 
-    def _take(self, state: Any) -> None:
+    def _take(self, state: JobState) -> None:
         """Show what a job has brought, also one that was cancelled."""
         if self._parameters is None:
             return

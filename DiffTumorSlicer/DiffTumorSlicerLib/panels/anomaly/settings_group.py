@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from difftumor.parameters import ANOMALY_RECOMMENDED, AnomalyParameters
 from DiffTumorSlicerLib.jobs.case_models import CaseModel
-from DiffTumorSlicerLib.jobs.parameter_node import RECOMMENDED
+from DiffTumorSlicerLib.jobs.parameter_node import RECOMMENDED, ModuleParameters
 from DiffTumorSlicerLib.panels.shared.field_widgets import limit, limits_of
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly
 
@@ -55,7 +55,7 @@ class MapSettingsGroup:
         ui.rangeComboBox.connect("currentIndexChanged(int)", lambda _row: self._take_range())
         self._set_ranges()
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self.refresh()

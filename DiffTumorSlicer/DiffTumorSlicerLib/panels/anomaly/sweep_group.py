@@ -14,6 +14,7 @@ from DiffTumorSlicerLib.anomaly.request import Cell
 from DiffTumorSlicerLib.anomaly.sheet_pictures import picture_of, write_png
 from DiffTumorSlicerLib.jobs.case_models import CaseModel
 from DiffTumorSlicerLib.jobs.jobs import SessionError
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared import settings
 
 TABLE_PIXELS, LARGEST_PICTURE = 330, 150  # of all pictures of a row together, and of one
@@ -52,7 +53,7 @@ class SweepGroup:
         ui.saveSheetButton.connect("clicked()", self.save)
         self._show_cells()
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none; the sheet of another scene goes."""
         self._parameters = parameters
         self.clear()

@@ -10,18 +10,23 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from DiffTumorSlicerLib.jobs.states import DOCTOR
+from DiffTumorSlicerLib.jobs.states import DOCTOR, JobState
 from DiffTumorSlicerLib.panels.shared import settings
 from DiffTumorSlicerLib.panels.shared.surroundings import Requirements
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly, say
 from DiffTumorSlicerLib.scene.geometry import SceneError
+from DiffTumorSlicerLib.session import Session
 
 
 class MachineGroup:
     """The upper and lower part of the Models panel."""
 
     def __init__(
-        self, ui: Any, session: Any, requirements: Requirements, say_below: Callable[[str], None]
+        self,
+        ui: Any,
+        session: Session,
+        requirements: Requirements,
+        say_below: Callable[[str], None],
     ) -> None:
         """Connect the group.
 
@@ -70,7 +75,7 @@ class MachineGroup:
             return
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(paths[-1]))
 
-    def follow(self, state: Any) -> None:
+    def follow(self, state: JobState) -> None:
         """Show what the doctor says; called by the session."""
         if state.panel != DOCTOR:
             return

@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from difftumor.weights import models
-from DiffTumorSlicerLib.jobs.states import MODELS
+from DiffTumorSlicerLib.jobs.states import MODELS, JobState
 from DiffTumorSlicerLib.panels.models.machine import MachineGroup
 from DiffTumorSlicerLib.panels.models.model_rows import ID_ROLE, details_of, is_pinned_only, item_of
 from DiffTumorSlicerLib.panels.shared import settings, texts
@@ -159,7 +159,7 @@ class ModelsPanel:
 
     # ---------------------------------------------------------------------------------- showing
 
-    def follow(self, state: Any) -> None:
+    def follow(self, state: JobState) -> None:
         """Show how a job is getting on; called by the session."""
         self.machine.follow(state)
         if state.panel != MODELS:

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from difftumor.anomaly.layout import slice_axis
 from difftumor.weights.models import ModelError
 from difftumor.worker.private_folder import PrivateFolder
-from DiffTumorSlicerLib.anomaly.confidence import AXES
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.panels.shared.widgets import (
@@ -26,6 +26,7 @@ from DiffTumorSlicerLib.panels.shared.widgets import (
 from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.scene.results import input_of, sidecar_of
 from DiffTumorSlicerLib.scene.slice_ranges import (
+    AXES,
     normal_axis,
     position_of,
     show_slice,
@@ -100,7 +101,7 @@ class LearningGroup:
             self._folder = PrivateFolder()
         return self._folder.path / "learned"
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self._read, self._painted, self._problem = (), None, ""

@@ -10,6 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.segmentation.lesion_words import (
     columns,
     details_of,
@@ -101,7 +102,7 @@ class LesionGroup:
         node = self._parameters.segmented if self._parameters is not None else None
         return node if is_segmented(node) and input_of(node) is not None else None
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self._filled = ()

@@ -6,6 +6,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly
 from DiffTumorSlicerLib.scene.heat_display import (
     has_legend,
@@ -39,7 +40,7 @@ class OverlayGroup:
         ui.overlayComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose())
         ui.overlayLegendCheckBox.connect("toggled(bool)", self._show_legend)
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self._shown_id, self._look = "", ()

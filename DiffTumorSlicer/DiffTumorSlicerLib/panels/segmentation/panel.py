@@ -8,8 +8,12 @@ from slicer.i18n import tr as _
 
 from difftumor.images.sequences import SEQUENCES
 from difftumor.parameters import LearningParameters, SegmentationParameters
-from DiffTumorSlicerLib.jobs.parameter_node import learning_request, segmentation_request
-from DiffTumorSlicerLib.jobs.states import SEGMENTATION
+from DiffTumorSlicerLib.jobs.parameter_node import (
+    ModuleParameters,
+    learning_request,
+    segmentation_request,
+)
+from DiffTumorSlicerLib.jobs.states import SEGMENTATION, JobState
 from DiffTumorSlicerLib.panels.anomaly.input_group import MapInputGroup, Place
 from DiffTumorSlicerLib.panels.segmentation.learning_group import LearningGroup
 from DiffTumorSlicerLib.panels.segmentation.lesion_group import LesionGroup
@@ -83,7 +87,7 @@ class SegmentationPanel:
         """Whether a trained model segments, or slices are learned from."""
         return TRAINED if self._parameters is None else self._parameters.segmenting_way
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         if parameters is None:
             self.progress.forget()
@@ -163,7 +167,7 @@ class SegmentationPanel:
         if self.run_button.running:
             self._session.cancel(self._session.states[SEGMENTATION].number)
 
-    def follow(self, state: Any) -> None:
+    def follow(self, state: JobState) -> None:
         """Show how the job is getting on, and its result; called by the session."""
         if state.panel != SEGMENTATION:
             return
@@ -175,7 +179,7 @@ class SegmentationPanel:
             self._take(state)
         self.refresh()
 
-    def _take(self, state: Any) -> None:
+    def _take(self, state: JobState) -> None:
         """Show what a job has brought."""
         node = self._scene.GetNodeByID(state.result_node_id) if state.result_node_id else None
         if node is None or self._parameters is None:

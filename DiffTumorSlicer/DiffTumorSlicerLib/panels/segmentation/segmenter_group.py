@@ -8,6 +8,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from difftumor.weights import models
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly
 from DiffTumorSlicerLib.scene.geometry import SceneError
@@ -35,7 +36,7 @@ class SegmenterGroup:
         ui.overlapComboBox.connect("currentIndexChanged(int)", lambda _row: self._choose_overlap())
         ui.partnersList.connect("itemSelectionChanged()", self._choose_partners)
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self._model = ""

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from difftumor.weights.models import ModelError
 from DiffTumorSlicerLib.jobs.base_session import SCENE_CLOSED
+from DiffTumorSlicerLib.jobs.states import JobState
 from DiffTumorSlicerLib.jobs.wording import sentence_of
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.scene.geometry import SceneError
@@ -60,7 +61,7 @@ class Progress:
         if not self.said.startswith(SCENE_CLOSED):
             self.say("")
 
-    def follow(self, state: Any) -> None:
+    def follow(self, state: JobState) -> None:
         """Show a job's state (`jobs.JobState`)."""
         self._show_running(state.running)
         if not state.running:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import slicer
 
 from DiffTumorSlicerLib.panels.shared.field_widgets import describe
+from DiffTumorSlicerLib.session import Session
 
 
 class Requirements(Protocol):
@@ -39,7 +40,7 @@ class Surroundings:
     section: Any
     ui_folder: Path
     scene: Any
-    session: Any
+    session: Session
     requirements: Requirements
 
     def load(self, name: str) -> tuple[Any, Any]:

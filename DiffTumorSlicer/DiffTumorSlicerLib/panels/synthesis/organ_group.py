@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.panels.shared.organ_finder import OrganFinder
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo, quietly
@@ -35,7 +36,7 @@ class OrganGroup:
         ui.segmentSelector.connect("currentSegmentChanged(QString)", self._choose_segment)
         ui.totalSegmentatorButton.connect("clicked()", self.find_organs)
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self.refresh()

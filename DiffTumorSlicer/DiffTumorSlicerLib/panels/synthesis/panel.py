@@ -9,8 +9,8 @@ from slicer.i18n import tr as _
 
 from difftumor.parameters import SynthesisParameters
 from DiffTumorSlicerLib.jobs.jobs import SessionError
-from DiffTumorSlicerLib.jobs.parameter_node import synthesis_request
-from DiffTumorSlicerLib.jobs.states import SYNTHESIS
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters, synthesis_request
+from DiffTumorSlicerLib.jobs.states import SYNTHESIS, JobState
 from DiffTumorSlicerLib.panels.shared import settings
 from DiffTumorSlicerLib.panels.shared.progress import Progress
 from DiffTumorSlicerLib.panels.shared.run_button import RunButton
@@ -65,7 +65,7 @@ class SynthesisPanel:
 
     # ------------------------------------------------------------------------------------ state
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         if parameters is None:
             self.progress.forget()
@@ -142,7 +142,7 @@ class SynthesisPanel:
         if self.run_button.running:
             self._session.cancel(self._session.states[SYNTHESIS].number)
 
-    def follow(self, state: Any) -> None:
+    def follow(self, state: JobState) -> None:
         """Show how the job is getting on, and its result; called by the session."""
         if state.panel != SYNTHESIS:
             return
@@ -189,7 +189,7 @@ class SynthesisPanel:
         )
         self._center = asked.ellipsoid.center_ras if asked.ellipsoid is not None else None
 
-    def _show_results(self, state: Any) -> None:
+    def _show_results(self, state: JobState) -> None:
         scene = self.widget.mrmlScene()
         nodes = [scene.GetNodeByID(node_id) for node_id in state.result_node_ids]
         nodes = [node for node in nodes if node is not None]

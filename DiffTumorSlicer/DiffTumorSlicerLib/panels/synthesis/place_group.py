@@ -9,15 +9,16 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from difftumor.parameters import Ellipsoid, SynthesisParameters
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared.field_widgets import limit
 from DiffTumorSlicerLib.panels.shared.texts import PLACED_RADIUS_MM
 from DiffTumorSlicerLib.panels.shared.widgets import quietly
 from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.scene.placing import ClickPlacement, pointed_position, show_position
+from DiffTumorSlicerLib.scene.slice_ranges import AXES
 from DiffTumorSlicerLib.scene.volume_nodes import volume_grid
 from DiffTumorSlicerLib.synthesis.ellipsoid import SMALLEST_SPAN_VOXELS, EllipsoidHandles
 
-AXES = ("R", "A", "S")
 FARTHEST_MM = 10_000.0
 
 
@@ -90,7 +91,7 @@ class PlaceGroup:
         """The box of the handles, or None."""
         return self._handles.roi_node
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._click.stop()
         self._parameters = parameters

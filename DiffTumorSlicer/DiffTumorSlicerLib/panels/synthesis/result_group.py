@@ -11,12 +11,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared import settings
 from DiffTumorSlicerLib.panels.shared.saving import save_as
 from DiffTumorSlicerLib.scene.comparing import Blink, SideBySide, show_volume, user_composites
 from DiffTumorSlicerLib.scene.geometry import SceneError
 from DiffTumorSlicerLib.scene.results import input_of, segmentation_of
 from DiffTumorSlicerLib.scene.volume_files import ExportError
+from DiffTumorSlicerLib.session import Session
 from DiffTumorSlicerLib.synthesis.exporting import can_segment, file_stem, save_dicom, save_files
 from DiffTumorSlicerLib.synthesis.history import read_history
 from DiffTumorSlicerLib.synthesis.results import VARIANTS, is_result
@@ -31,7 +33,7 @@ class ResultGroup:
         self,
         ui: Any,
         scene: Any,
-        session: Any,
+        session: Session,
         say: Callable[[str], None],
         show_ellipsoid: Callable[[bool], None],
     ) -> None:
@@ -91,7 +93,7 @@ class ResultGroup:
         waiting = [node for node in nodes if node.GetAttribute(VARIANTS)]
         return [node for node in waiting if volume is not None and input_of(node) is volume][-3:]
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self.leave()
         self._parameters = parameters

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from difftumor.parameters import MODELLED, SynthesisParameters
 from difftumor.weights import models
 from DiffTumorSlicerLib.jobs.models import best_model, fitting_models, is_modelled, takes_steps
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.panels.shared import texts
 from DiffTumorSlicerLib.panels.shared.field_widgets import limits_of
 from DiffTumorSlicerLib.panels.shared.widgets import chosen_of, fill_combo
@@ -45,7 +46,7 @@ class TumorGroup:
         ui.newSeedButton.connect("clicked()", self.new_seed)
         self.read_models()
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self.refresh()

@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from DiffTumorSlicerLib.jobs.parameter_node import ModuleParameters
 from DiffTumorSlicerLib.jobs.sample_phantom import PhantomError, PhantomMaker
 from DiffTumorSlicerLib.panels.shared.surroundings import Surroundings
 from DiffTumorSlicerLib.panels.shared.widgets import say, switch_to_module
@@ -42,7 +43,7 @@ class VolumesPanel:
         """The chosen scan, or None."""
         return self._parameters.volume if self._parameters is not None else None
 
-    def set_parameter_node(self, parameters: Any) -> None:
+    def set_parameter_node(self, parameters: ModuleParameters | None) -> None:
         """Follow another parameter node, or none."""
         self._parameters = parameters
         self._described = ()

@@ -1,4 +1,4 @@
-"""The confidence curve on screen: a click on a point goes to its slice, a line shows where the views are."""
+"""The curve of the probability on screen: a click on a point goes to its slice, a line shows where the views are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from DiffTumorSlicerLib.anomaly.confidence import (
+from DiffTumorSlicerLib.anomaly.probability import (
     CurveView,
     chart_of,
     mark_position,
@@ -26,7 +26,7 @@ BOTTOM = vtk.vtkAxis.BOTTOM
 LOOK_S = 0.1  # how often it is looked which slice is on screen
 
 
-class CurveGroup:
+class ProbabilityGroup:
     """The button "Confidence curve" of the Anomaly panel, and the plot view."""
 
     def __init__(

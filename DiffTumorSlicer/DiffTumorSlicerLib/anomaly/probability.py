@@ -1,4 +1,4 @@
-"""The confidence curve of a heat map: probability of disease for each slice.  MRML only.
+"""The probability of disease for each slice of a heat map, as a curve. MRML only.
 
 A table, the series of the curve, and a chart that Slicer's plot view shows; where the views are is a second
 series. All are saved with the scene and found again from the map.
@@ -12,14 +12,15 @@ from typing import Any
 import slicer
 import vtk
 
+from DiffTumorSlicerLib.scene.slice_ranges import AXES
 from DiffTumorSlicerLib.scene.volume_nodes import place_beside, remove_node
 
+# In saved scenes the probability is called confidence.
 CHART_ROLE = "DiffTumor.Confidence"
 TABLE_ROLE = "DiffTumor.ConfidenceTable"
 HERE_ROLE = "DiffTumor.ConfidenceHere"
 SERIES_ROLE = "DiffTumor.ConfidenceSeries"  # all that the chart shows, for removing them again
 POSITION, PROBABILITY, LIMIT = "Position", "Probability", "Limit"
-AXES = "RAS"
 # Blue and orange of Okabe and Ito (2008), told apart with any color vision, on light and dark.
 CURVE, HERE, GRAY = (0.0, 0.45, 0.70), (0.90, 0.62, 0.0), (0.5, 0.5, 0.5)
 PLOT_LAYOUT = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView
