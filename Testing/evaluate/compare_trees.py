@@ -34,6 +34,9 @@ INTENDED = {
     ".spacing_mm": "every input is described alike",
     ".notes": "side-cars carry every warning that was shown",
     ".left_to_model": "side-cars say which parameters the model's recommendation filled in",
+    ".title": "texts are spelled in American English",
+    ".description": "texts are spelled in American English",
+    ".training_data": "texts are spelled in American English",
     ".advice": "models list says the next step apart from the problem",
     "left_to_model": "tells parameters that were asked for from those that were filled in",
 }

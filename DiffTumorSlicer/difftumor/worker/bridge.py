@@ -6,9 +6,9 @@
         if isinstance(event, ResultEvent):
             arrays = bridge.take(event.id)
 
-Every request ends with exactly one of `result`, `error`, `cancelled`, `superseded`. Requests are done
-one at a time, in order; those that wait stay on this side, so a worker that dies takes only one along.
-All of it happens in the thread that calls: the threads of `worker.process` only read.
+Every request ends with exactly one of `result`, `error`, `cancelled`, `superseded`. Requests are done one at a time,
+in order; those that wait stay on this side, so a worker that dies takes only one along. All of it happens in the
+thread that calls: the threads of `worker.process` only read.
 """
 
 from __future__ import annotations
@@ -23,13 +23,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from difftumor.worker.failures import (
-    explain_crash,
-    explain_garbage,
-    explain_start,
-    explain_unwritten,
-    explain_version,
-)
+from difftumor.worker import failures
 from difftumor.worker.log import WorkerLog
 from difftumor.worker.process import WorkerEnd, WorkerProcess, worker_environment
 from difftumor.worker.protocol import (
@@ -178,7 +172,7 @@ class Bridge:
             request = replace(request, folder=str(self._folders.write(number, arrays or {})))
             encode(request)  # the path may have made it too long
         except OSError as error:
-            self._events.append(explain_unwritten(number, error, self._folders.parent))
+            self._events.append(failures.explain_unwritten(number, error, self._folders.parent))
             return number
         except ProtocolError:
             self._folders.remove(number)
@@ -277,7 +271,7 @@ class Bridge:
         elif not worker.ready and now - worker.started_at > self._start_timeout_s:
             self._dismiss(worker)
             reason = f"it was not ready after {self._start_timeout_s:.0f} s"
-            self._fail_pending(explain_start(reason, self._log))
+            self._fail_pending(failures.explain_start(reason, self._log))
 
     def _receive(self, worker: WorkerProcess, event: Event | ProtocolError) -> None:
         """Act on one event of the worker."""
@@ -285,7 +279,7 @@ class Bridge:
         match event:
             case ReadyEvent() if event.protocol != PROTOCOL_VERSION:
                 self._dismiss(worker)
-                self._fail_pending(explain_version(event.protocol, self._log))
+                self._fail_pending(failures.explain_version(event.protocol, self._log))
             case ReadyEvent():
                 worker.ready = True
                 self._events.append(event)
@@ -311,7 +305,7 @@ class Bridge:
                 reason = event if isinstance(event, ProtocolError) else f"untimely {event.type}"
                 self._note(f"left out a line of the worker: {reason}")
                 if worker.ready:  # before, it is a launcher that prints
-                    self._events.append(explain_garbage(self._log))
+                    self._events.append(failures.explain_garbage(self._log))
 
     def _bury(self, worker: WorkerProcess, end: WorkerEnd) -> None:
         """The worker has ended: tell it, and end the request that it took along."""
@@ -322,7 +316,7 @@ class Bridge:
             return
         self._note(f"the worker ended: {end.text}")
         if not worker.ready:
-            self._fail_pending(explain_start(end.text, self._log))
+            self._fail_pending(failures.explain_start(end.text, self._log))
             return
         message = f"The worker ended unexpectedly: {end.text}. The next request starts a new one."
         self._events.append(ExitedEvent(end.code, message, end.signal, self._log_name()))
@@ -331,7 +325,7 @@ class Bridge:
             if job.kill_at is not None:
                 self._end_job(job, CancelledEvent(job.id, superseded_by=job.superseded_by))
             else:
-                self._end_job(job, explain_crash(job.id, end, self._log))
+                self._end_job(job, failures.explain_crash(job.id, end, self._log))
 
     # ---------------------------------------------------------------------------------- the worker
 
@@ -361,7 +355,7 @@ class Bridge:
             command = [*self._command, *own]
             self._worker = WorkerProcess(command, self._environment, session, self._log)
         except OSError as error:
-            self._fail_pending(explain_start(error.strerror or str(error), self._log))
+            self._fail_pending(failures.explain_start(error.strerror or str(error), self._log))
 
     def _dismiss(self, worker: WorkerProcess) -> None:
         """Part with a worker without waiting for its end."""
