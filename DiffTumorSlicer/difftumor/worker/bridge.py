@@ -138,8 +138,6 @@ class Bridge:
         """The log of the worker's stderr; None before the first start."""
         return self._log.path if self._log else None
 
-    # ----------------------------------------------------------------------------------- requests
-
     def request(
         self,
         task: str,
