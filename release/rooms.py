@@ -1,4 +1,4 @@
-"""Print how the house is built: files at the top, lines of each room, and which room imports which.
+"""Print how the house is built: files at the top, lines of each room (all, and code), and which room imports which.
 
 python release/rooms.py [CHECKOUT]      for another checkout, to compare
 """
@@ -6,8 +6,11 @@ python release/rooms.py [CHECKOUT]      for another checkout, to compare
 from __future__ import annotations
 
 import ast
+import io
 import sys
+import tokenize
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +19,9 @@ PACKAGES = {
     "DiffTumorSlicerLib": "DiffTumorSlicer/DiffTumorSlicerLib",
     "training": "training",
 }
+NO_CODE = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
+}  # fmt: skip
 
 
 def room_of(path: Path, folder: Path) -> str:
@@ -72,21 +78,41 @@ def floors(folder: Path) -> dict[str, int]:
 
 def lines_of(folder: Path) -> dict[str, int]:
     """Lines of Python by room, blank ones and comments too."""
+    return _counted(folder, lambda text: len(text.splitlines()))
+
+
+def code_of(folder: Path) -> dict[str, int]:
+    """Lines of code by room: without blank lines, comments and docstrings."""
+    return _counted(folder, _lines_of_code)
+
+
+def _counted(folder: Path, count: Callable[[str], int]) -> dict[str, int]:
     found: dict[str, int] = defaultdict(int)
     for path in sorted(folder.rglob("*.py")):
-        found[room_of(path, folder)] += len(path.read_text(encoding="utf-8").splitlines())
+        found[room_of(path, folder)] += count(path.read_text(encoding="utf-8"))
     return dict(found)
+
+
+def _lines_of_code(text: str) -> int:
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in NO_CODE:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            code -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(code)
 
 
 def main(root: Path) -> None:
     """Print the figures of a checkout."""
     for name, place in PACKAGES.items():
         folder = root / place
-        lines = lines_of(folder)
-        between = arrows(folder)
+        lines, code, between = lines_of(folder), code_of(folder), arrows(folder)
         top = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
         print(  # noqa: T201
-            f"{name}: {top} files at the top, {sum(lines.values())} lines, {len(between)} arrows between rooms"
+            f"{name}: {top} files at the top, {sum(lines.values())} lines, {sum(code.values())} of code, "
+            f"{len(between)} arrows between rooms"
         )
         try:
             high = floors(folder)
@@ -94,8 +120,8 @@ def main(root: Path) -> None:
             print(f"  circle: {circle}")  # noqa: T201
             high = dict.fromkeys(lines, 0)
         for room in sorted(lines, key=lambda room: (-high[room], room)):
-            to = sorted(there for here, there in between if here == room)
-            print(f"  floor {high[room]:2}  {lines[room]:6}  {room:14} -> {' '.join(to)}")  # noqa: T201
+            to = " ".join(sorted(there for here, there in between if here == room))
+            print(f"  floor {high[room]:2} {lines[room]:6} {code[room]:6}  {room:14} -> {to}")  # noqa: T201
 
 
 if __name__ == "__main__":
