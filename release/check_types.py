@@ -28,7 +28,14 @@ STRICT = (
         for name in (
             *("anomaly/", "diffusion/", "images/", "learning/", "measuring/", "networks/"),
             *("phantom/", "reader_study/", "segmentation/", "synthesis/", "weights/", "worker/"),
-            *("console.py", "devices.py", "doctor.py", "ellipsoids.py", "fields.py", "grids.py"),
+            *(
+                "commands/console.py",
+                "devices.py",
+                "doctor.py",
+                "ellipsoids.py",
+                "fields.py",
+                "grids.py",
+            ),
             *("locks.py", "parameters.py", "provenance.py", "remedies.py", "task.py"),
         )
     ),

@@ -15,7 +15,7 @@ from difftumor.worker.failures import explain_failure
 
 ENGINE = Path(difftumor.__file__).parent
 # The face of the command line: its commands, its program, and the words of the remedies.
-FACE = ("commands/", "cli.py", "__main__.py", "console.py", "remedies.py", "worker/main.py")
+FACE = ("commands/", "cli.py", "__main__.py", "remedies.py", "worker/main.py")
 TERMINAL = re.compile(
     r"\bdifftumor (?:models|doctor|synthesize|anomaly|segment|learn|evaluate|replay|study|demo|phantom)\b"
     r"|(?<![\w-])--\w|\bpip\b|\bgit \w|DIFFTUMOR_|TMPDIR|HTTPS?_PROXY|SSL_CERT|HF_\w|\bpython3? -m|`"

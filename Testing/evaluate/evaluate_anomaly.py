@@ -23,7 +23,7 @@ from anomaly_methods import Rewritings, Settings
 from anomaly_pictures import draw_examples, draw_grid
 
 from difftumor.anomaly.model import AnomalyModel, load_anomaly_model
-from difftumor.console import say
+from difftumor.commands.console import say
 from training.data import slices as slice_program
 from training.data.slice_choice import LOOK_ALIKES_MM2
 from training.data.slice_sets import read_slice_set

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from reconstruction import organ_centers, reconstruct, smoothed_psnr_db
 
 from difftumor import phantom
-from difftumor.console import say
+from difftumor.commands.console import say
 from difftumor.ellipsoids import ellipsoid_mask
 from difftumor.parameters import MODELLED, ORGAN_LABELS, Ellipsoid, SynthesisParameters
 from difftumor.synthesis.generators import DiffusionGenerator, load_generator

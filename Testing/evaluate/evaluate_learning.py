@@ -26,7 +26,7 @@ from learning_cases import Case, heads, kidneys, real_brains
 from learning_methods import by_learning, by_supervised_unet, clocked, dices
 from learning_time import waiting_times
 
-from difftumor.console import say
+from difftumor.commands.console import say
 from difftumor.learning.result import LearnedResult
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from difftumor import phantom
-from difftumor.console import say
+from difftumor.commands.console import say
 from difftumor.grids import Grid
 from difftumor.measuring.evaluation import aligned
 from difftumor.measuring.lesions import equivalent_diameter_mm, label_components

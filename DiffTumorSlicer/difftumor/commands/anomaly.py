@@ -13,10 +13,10 @@ import tyro
 from difftumor import task
 from difftumor.anomaly.result import hottest
 from difftumor.commands.common import model_of_slices, resolved_model, tell_device
+from difftumor.commands.console import Reporter
 from difftumor.commands.loop import run_cases
 from difftumor.commands.run import SIDECAR, CaseCommand, Done, report
 from difftumor.commands.stopping import Stopping
-from difftumor.console import Reporter
 from difftumor.fields import help_of
 from difftumor.images.volumes import write_volume
 from difftumor.options import UsageError, options_of, parameters_of

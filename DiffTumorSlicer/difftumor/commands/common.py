@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftumor.console import Reporter
+from difftumor.commands.console import Reporter
 from difftumor.devices import resolve_device
 from difftumor.images.volumes import Volume, check_ct, read_volume
 from difftumor.parameters import MODELLED

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from difftumor.commands.common import CommonOptions, read_scan, tell_device
+from difftumor.commands.console import Reporter, say
 from difftumor.commands.demo_anomaly import show, trials
 from difftumor.commands.phantom import phantom_paths, write_phantom
 from difftumor.commands.run import run_one
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
-from difftumor.console import Reporter, say
 from difftumor.grids import Grid, crop_grid
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.pictures import before_and_after

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from difftumor.anomaly.layout import shown_plane
 from difftumor.anomaly.sheet import Cell, shown_slice, write_overlay
 from difftumor.commands.anomaly import HEALTHY, Anomaly
+from difftumor.commands.console import Reporter
 from difftumor.commands.phantom import head_paths, phantom_paths, write_head, write_phantom
 from difftumor.commands.run import run_one
-from difftumor.console import Reporter
 from difftumor.grids import Grid
 from difftumor.images.outputs import staged
 from difftumor.images.volumes import read_volume

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from difftumor.console import say
+from difftumor.commands.console import say
 from difftumor.doctor import examine
 
 

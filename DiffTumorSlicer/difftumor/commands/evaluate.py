@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from difftumor.console import Reporter, say
+from difftumor.commands.console import Reporter, say
 from difftumor.grids import Grid
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import read_mask, read_volume

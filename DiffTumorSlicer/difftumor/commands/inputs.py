@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftumor.console import Reporter
+from difftumor.commands.console import Reporter
 from difftumor.grids import Grid
 from difftumor.images.mr import check_same_geometry
 from difftumor.images.sequences import canonical, find_sequences, sequence_of

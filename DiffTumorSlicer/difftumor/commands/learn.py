@@ -10,10 +10,10 @@ import tyro
 
 from difftumor import task
 from difftumor.commands.common import model_of_slices, resolved_model, tell_device
+from difftumor.commands.console import Reporter
 from difftumor.commands.inputs import CaseFiles, CaseImages
 from difftumor.commands.loop import run_cases
 from difftumor.commands.run import MODEL, SIDECAR, CaseCommand, Done, report
-from difftumor.console import Reporter
 from difftumor.options import UsageError, options_of, parameters_of
 from difftumor.parameters import AppliedParameters, LearningParameters, to_dict
 from difftumor.provenance import sidecar_path, write_json

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difftumor.commands.cases import NamedCase, cases_of
+from difftumor.commands.console import Reporter, complain, say
 from difftumor.commands.inputs import read_images
 from difftumor.commands.resuming import (
     ChangedCase,
@@ -29,7 +30,6 @@ from difftumor.commands.run import (
     run_request,
 )
 from difftumor.commands.stopping import Stopping
-from difftumor.console import Reporter, complain, say
 from difftumor.devices import DeviceError
 from difftumor.images.outputs import check_outputs
 from difftumor.images.staging import clear_remains, staged

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from difftumor.anomaly.files import import_pair
-from difftumor.console import Reporter, say
+from difftumor.commands.console import Reporter, say
 from difftumor.weights import models
 from difftumor.weights.checkpoints import identify
 

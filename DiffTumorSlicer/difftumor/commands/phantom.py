@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from difftumor.console import Reporter, say
+from difftumor.commands.console import Reporter, say
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import Volume, write_volume
 from difftumor.options import UsageError

@@ -10,13 +10,13 @@ import tyro
 
 from difftumor.commands.anomaly import Anomaly
 from difftumor.commands.common import CommonOptions
+from difftumor.commands.console import Reporter, say
 from difftumor.commands.inputs import CaseFiles, assign_channels
 from difftumor.commands.learn import Learn
 from difftumor.commands.run import CaseCommand, Done, Request, run_request
 from difftumor.commands.segment import Segment
 from difftumor.commands.stopping import Stopping
 from difftumor.commands.synthesize import Synthesize
-from difftumor.console import Reporter, say
 from difftumor.images.outputs import check_outputs
 from difftumor.options import UsageError
 from difftumor.parameters import from_dict

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from difftumor import task
 from difftumor.commands.common import CommonOptions, tell_device
+from difftumor.commands.console import Reporter
 from difftumor.commands.inputs import CaseFiles, CaseImages, assign_channels, read_images
 from difftumor.commands.stopping import Stopping
-from difftumor.console import Reporter
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.images.volumes import Volume, write_volume
 from difftumor.options import UsageError

@@ -10,10 +10,10 @@ import tyro
 
 from difftumor import task
 from difftumor.commands.common import resolved_model
+from difftumor.commands.console import Reporter
 from difftumor.commands.inputs import CaseFiles
 from difftumor.commands.loop import run_cases
 from difftumor.commands.run import SIDECAR, CaseCommand, Done
-from difftumor.console import Reporter
 from difftumor.devices import resolve_device
 from difftumor.images.volumes import write_volume
 from difftumor.measuring.tables import LesionRow, flat_row, table_columns, write_table

@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from difftumor.console import Reporter
+from difftumor.commands.console import Reporter
 from difftumor.worker.protocol import Cancelled
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

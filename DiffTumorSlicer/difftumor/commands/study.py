@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from difftumor.commands.console import Reporter, complain, say
 from difftumor.commands.study_audit import Audit
 from difftumor.commands.study_summarize import Power, Summarize
 from difftumor.commands.study_synthesis import OnTheFly
-from difftumor.console import Reporter, complain, say
 from difftumor.images.outputs import check_outputs, staged
 from difftumor.options import UsageError
 from difftumor.parameters import Organ

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from difftumor.commands.console import Reporter, say
 from difftumor.commands.study_packages import need_packages
-from difftumor.console import Reporter, say
 from difftumor.images.outputs import staged
 from difftumor.options import UsageError
 from difftumor.provenance import write_json

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from difftumor.commands.console import Reporter, say
 from difftumor.commands.study_packages import need_packages
-from difftumor.console import Reporter, say
 from difftumor.options import UsageError
 from difftumor.reader_study.answers import read_answers
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from difftumor.commands.common import tell_device
+from difftumor.commands.console import Reporter
 from difftumor.commands.run import run_one
 from difftumor.commands.synthesize import DEFAULT_MODEL, Synthesize
-from difftumor.console import Reporter
 from difftumor.options import UsageError
 from difftumor.parameters import ORGAN_LABELS, Organ, TumorSize
 from difftumor.provenance import sidecar_path

@@ -10,10 +10,10 @@ import tyro
 
 from difftumor import task
 from difftumor.commands.common import resolved_model, tell_device
+from difftumor.commands.console import Reporter
 from difftumor.commands.inputs import CaseFiles, CaseImages, organ_of_label
 from difftumor.commands.loop import run_cases
 from difftumor.commands.run import SIDECAR, CaseCommand, Done
-from difftumor.console import Reporter
 from difftumor.images.volumes import Volume, parse_mask_argument, write_volume
 from difftumor.options import UsageError, options_of, parameters_of
 from difftumor.parameters import MODELLED, Ellipsoid, Organ, SynthesisParameters

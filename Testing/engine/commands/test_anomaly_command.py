@@ -482,8 +482,8 @@ def test_planes_are_shown_as_a_radiologist_looks_at_them():
 
 def test_the_demonstration_shows_the_lesion_of_a_phantom(tmp_path, monkeypatch):
     from difftumor.commands import demo_anomaly
+    from difftumor.commands.console import Reporter
     from difftumor.commands.demo import page_text
-    from difftumor.console import Reporter
 
     make = demo_anomaly.make_abdomen
     coarse = {"spacing_mm": (3.0, 3.0, 8.0)}

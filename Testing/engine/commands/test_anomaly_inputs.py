@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from difftumor.commands.cases import cases_in
+from difftumor.commands.console import Reporter
 from difftumor.commands.inputs import CaseFiles, assign_channels, read_images
-from difftumor.console import Reporter
 from difftumor.images.mr import CaseError
 from difftumor.options import UsageError
 

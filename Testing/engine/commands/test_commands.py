@@ -330,7 +330,7 @@ def test_an_interrupt_while_a_string_is_executed_ends_with_exit_code_1(
     program = f"""
 import os, sys, types, difftumor
 from difftumor.commands.stopping import Stopping
-from difftumor.console import Reporter
+from difftumor.commands.console import Reporter
 cli = difftumor.cli = sys.modules["difftumor.cli"] = types.ModuleType("cli")
 def interrupted():
     exec("import time; os.kill(os.getpid(), {int(signal_number)}); time.sleep(10)", globals())
