@@ -87,6 +87,16 @@ def test_contributing_names_only_targets_that_exist():
         assert named <= targets, page
 
 
+def test_the_fast_tests_leave_out_only_what_exists():
+    lines = (ROOT / "Testing" / "slow.txt").read_text(encoding="utf-8").splitlines()
+    named = [line.split()[0] for line in lines if not line.startswith("#")]
+    assert named == sorted(set(named))
+    for name in named:
+        path, _, test = name.partition("::")
+        text = (ROOT / path).read_text(encoding="utf-8")  # a file that is gone raises
+        assert test.split("::")[-1] in text
+
+
 @each("page", sorted((ROOT / "docs" / "api").glob("*.md")))
 def test_the_api_reference_names_modules_and_members_that_exist(page):
     named = re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
