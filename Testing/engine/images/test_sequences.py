@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from difftumor.images.sequences import canonical, find_sequences, sequence_of
@@ -41,6 +43,25 @@ from difftumor.images.sequences import canonical, find_sequences, sequence_of
 )
 def test_the_sequence_of_a_name(name, wanted):
     assert sequence_of(name) == wanted
+
+
+def rows() -> list[tuple[str, str]]:
+    lines = Path(__file__).with_name("sequence_names.txt").read_text(encoding="utf-8").splitlines()
+    return [(line[6:], line[:6].strip(" -")) for line in lines if not line.startswith("#")]
+
+
+def test_real_life_names_are_told_or_asked_and_never_wrong():
+    assert len(rows()) > 300
+    assert [
+        (name, sequence_of(name)) for name, wanted in rows() if sequence_of(name) != wanted
+    ] == []
+
+
+def test_capitals_separators_and_suffixes_change_nothing():
+    for name, wanted in rows():
+        if not set("*+/-") & set(name):
+            for other in (name.upper(), f"{name}.nii.gz", f"{name}.NRRD", name.replace(" ", "_")):
+                assert sequence_of(other) == wanted, other
 
 
 def test_the_channels_of_a_model_find_their_images():
