@@ -19,8 +19,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "Resources"
-# Of each session in Testing/panels: its step, and the name in Resources. What begins with "screenshot" goes to the
-# Extensions Manager.
+# Of each session in Testing/module/panels: its step, and the name in Resources. What begins with "screenshot" goes to
+# the Extensions Manager.
 SESSIONS = {
     "session_script": {
         "tumor": "screenshot-1-result",
@@ -89,7 +89,7 @@ def draw(session: str) -> None:
     """Run a session and write its pictures."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", f"Testing.panels.{session}", folder],
+            [sys.executable, "-m", f"Testing.module.panels.{session}", folder],
             cwd=ROOT,
             env={
                 **os.environ,

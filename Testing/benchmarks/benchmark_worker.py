@@ -37,7 +37,7 @@ class Stopwatch:
 
     def __init__(self, folder: Path, interval_s: float) -> None:
         path = os.pathsep.join(
-            [str(ROOT / "Testing" / "protocol"), os.environ.get("PYTHONPATH", "")]
+            [str(ROOT / "Testing" / "engine" / "worker"), os.environ.get("PYTHONPATH", "")]
         )
         self.bridge = Bridge(
             tasks="fake_tasks",

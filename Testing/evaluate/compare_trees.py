@@ -145,7 +145,11 @@ def compare(old: Path, new: Path) -> list[str]:
                 for field in fields
             ]
         elif name.name.endswith((".nii.gz", ".nrrd")):
-            said.append(f"{name}: {voxels(one, other)}")
+            how = voxels(one, other)
+            intended = how.endswith(
+                "differs in ITK_FileNotes, descrip"
+            )  # spelled in American English
+            said.append(f"{'* ' if intended else ''}{name}: {how}")
         else:
             said.append(f"{name}: the bytes differ")
     return said
@@ -164,7 +168,20 @@ def voxels(one: Path, other: Path) -> str:
     if a.shape != b.shape or a.dtype != b.dtype:
         return f"shape or type differ ({a.shape} {a.dtype}, {b.shape} {b.dtype})"
     count = int((a != b).sum())
-    return f"{count} voxels differ" if count else "the voxels are equal, the header differs"
+    if count:
+        return f"{count} voxels differ"
+    differing = header_fields(one) ^ header_fields(other)
+    names = sorted({name for name, _ in differing})
+    return f"the voxels are equal, the header differs in {', '.join(names)}"
+
+
+def header_fields(path: Path) -> set[tuple[str, str]]:
+    """Name and text of each field of an image's header."""
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(path))
+    geometry = [("geometry", str((image.GetOrigin(), image.GetSpacing(), image.GetDirection())))]
+    return {(key, image.GetMetaData(key)) for key in image.GetMetaDataKeys()} | set(geometry)
 
 
 def main() -> int:
