@@ -152,10 +152,9 @@ def _contrast(words: list[str]) -> set[bool]:
     for index, word in enumerate(words):
         before = words[index - 1] if index else ""
         after = words[index + 1] if index + 1 < len(words) else ""
-        agent = word in _CONTRAST or word.startswith(("contrast", "kontrast", "gadolin"))
         if word in _NO_CONTRAST:
             said.add(False)
-        elif agent:
+        elif _is_agent(word):
             said.add(not (before in _NOT or (before == "iv" and bool(_NOT & set(words[:index])))))
         elif word in _AFTER and after not in _EVENTS | _NOT:
             said.add(True)
@@ -163,17 +162,16 @@ def _contrast(words: list[str]) -> set[bool]:
             said |= {True} if _T1.match(before) else {True, False}
         elif (word == "pre" and after not in _EVENTS) or (
             word in ("without", "ohne", "sans")
-            and not {after} & _FAT
-            and not _agent_in(words[index:])
+            and after not in _FAT
+            and not any(map(_is_agent, words[index:]))
         ):
             said.add(False)
     return said
 
 
-def _agent_in(words: list[str]) -> bool:
-    return any(
-        word in _CONTRAST or word.startswith(("contrast", "kontrast", "gadolin")) for word in words
-    )
+def _is_agent(word: str) -> bool:
+    """Whether a word names contrast medium, in any ending."""
+    return word in _CONTRAST or word.startswith(("contrast", "kontrast", "gadolin"))
 
 
 def find_sequences(names: Iterable[str], wanted: Sequence[str] = SEQUENCES) -> dict[str, str]:
